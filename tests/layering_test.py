@@ -1,0 +1,265 @@
+# Copyright 2026 The rfrec Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The order of the house: who may import whom, and what no source file may hold.
+
+In: the source files of a checkout, parsed and never run. Out: one line for each breach,
+`path:line: what is wrong`. The second half of the file shows on made-up checkouts that
+each rule can fail.
+"""
+
+import ast
+import pathlib
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+# A unit is a package or module right below rfrec/. It imports units of lower tiers.
+TIERS = {
+    **dict.fromkeys(("config", "typing"), 0),
+    **dict.fromkeys(("train", "data", "codes", "rf", "evaluation"), 1),
+    **dict.fromkeys(("tokenizer", "retrieval", "graph"), 2),
+    "launch": 3,
+}
+CONFIG_IMPORTS = ("ml_collections", "rfrec.config")
+TORCH_FILES = ("rfrec/launch/convert.py", "rfrec/launch/bench*.py")
+OPTIONAL = ("torch", "matplotlib", "tensorboardX")
+PICKLERS = ("pickle", "cPickle", "_pickle", "cloudpickle", "dill", "shelve", "joblib")
+MAX_LINES = 400
+HEADER = (
+    "# Copyright 2026 The rfrec Authors.",
+    "# SPDX-License-Identifier: Apache-2.0",
+)
+
+
+class Import(NamedTuple):
+    """One imported name: the full dotted name, its line, inside a function or not."""
+
+    name: str
+    line: int
+    lazy: bool
+
+
+def _imports(tree: ast.Module, package: tuple[str, ...]) -> Iterator[Import]:
+    """Yield what a module imports; `package` resolves relative imports."""
+
+    def visit(node: ast.AST, lazy: bool) -> Iterator[Import]:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, node.lineno, lazy)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            parts = (*base, *filter(None, [node.module]))
+            for alias in node.names:
+                yield Import(".".join((*parts, alias.name)), node.lineno, lazy)
+        elif isinstance(node, ast.Call) and (name := _dynamic_import(node)):
+            yield Import(name, node.lineno, lazy)
+        inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child, lazy or inside)
+
+    return visit(tree, False)
+
+
+def _dynamic_import(call: ast.Call) -> str | None:
+    """Return x of `import_module("x")` or `__import__("x")`."""
+    function = getattr(call.func, "id", getattr(call.func, "attr", ""))
+    if function not in ("import_module", "__import__") or not call.args:
+        return None
+    name = getattr(call.args[0], "value", None)
+    return name if isinstance(name, str) else None
+
+
+def _within(name: str, packages: tuple[str, ...]) -> bool:
+    return any(name == p or name.startswith(f"{p}.") for p in packages)
+
+
+def _tier_breaches(path: pathlib.PurePath, found: Import) -> Iterator[str]:
+    """Yield what is wrong with one import of a file below rfrec/."""
+    unit = path.with_suffix("").parts[1]
+    if unit not in (*TIERS, "__init__"):
+        yield f"rfrec.{unit} has no tier in tests/layering_test.py"
+        return
+    parts = found.name.split(".")
+    if parts[0] == "third_party":
+        yield "third_party is never imported"
+    if parts[0] != "rfrec":
+        return
+    other = parts[1] if len(parts) > 1 else "__init__"
+    if other not in TIERS or unit not in TIERS or other == unit:
+        return
+    if TIERS[other] == TIERS[unit]:
+        yield f"rfrec.{unit} and rfrec.{other} share a tier: neither imports the other"
+    elif TIERS[other] > TIERS[unit]:
+        yield f"rfrec.{unit} stands below rfrec.{other} and must not import it"
+
+
+def _import_breaches(path: pathlib.PurePath, found: Import) -> Iterator[str]:
+    if path.parts[0] == "configs":
+        if not _within(found.name, CONFIG_IMPORTS):
+            allowed = " and ".join(CONFIG_IMPORTS)
+            yield f"a config imports only {allowed}, not {found.name}"
+        return
+    yield from _tier_breaches(path, found)
+    if _within(found.name, ("torch",)) and not any(map(path.match, TORCH_FILES)):
+        yield "torch is imported only by " + ", ".join(TORCH_FILES)
+    elif _within(found.name, OPTIONAL) and not found.lazy:
+        yield f"{found.name} is optional: import it inside the function that needs it"
+    if _within(found.name, PICKLERS):
+        yield f"no pickle: {found.name}"
+
+
+def _pickle_breaches(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Yield the calls that would read or write a pickle."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        given = {k.arg: getattr(k.value, "value", None) for k in node.keywords}
+        if given.get("allow_pickle", False) is not False:
+            yield node.lineno, "allow_pickle is False"
+        safe = given.get("weights_only") is True
+        if ast.unparse(node.func) == "torch.load" and not safe:
+            yield node.lineno, "torch.load has weights_only=True"
+
+
+def _is_docstring_only(tree: ast.Module) -> bool:
+    return len(tree.body) == 1 and ast.get_docstring(tree) is not None
+
+
+def _code_breaches(root: pathlib.Path, path: pathlib.PurePath) -> Iterator[str]:
+    """Yield the breaches of one Python file of rfrec/ or configs/."""
+    tree = ast.parse((root / path).read_text(encoding="utf-8"))
+    if path.name == "__init__.py" and not _is_docstring_only(tree):
+        yield f"{path}:1: an __init__ holds a docstring and nothing else"
+    for found in _imports(tree, path.parent.parts):
+        for what in _import_breaches(path, found):
+            yield f"{path}:{found.line}: {what}"
+    for line, what in _pickle_breaches(tree):
+        yield f"{path}:{line}: {what}"
+
+
+def _text_breaches(root: pathlib.Path, path: pathlib.PurePath) -> Iterator[str]:
+    """Yield the breaches that any source file can have: header and length."""
+    lines = (root / path).read_text(encoding="utf-8").splitlines()
+    start = 1 if lines and lines[0].startswith("#!") else 0
+    if tuple(lines[start : start + 2]) != HEADER:
+        yield f"{path}:1: the licence header is missing"
+    if len(lines) >= MAX_LINES:
+        yield f"{path}:{MAX_LINES}: a file has fewer than {MAX_LINES} lines"
+
+
+def breaches(root: pathlib.Path) -> list[str]:
+    """List the breaches of a checkout, one line each, in order of path.
+
+    Args:
+      root: the folder that holds rfrec/, configs/ and the rest of the house.
+
+    Returns:
+      Lines `path:line: what is wrong`; none for a house in order.
+    """
+    code = [*root.glob("rfrec/**/*.py"), *root.glob("configs/**/*.py")]
+    other = [*root.glob("tests/**/*.py"), *root.glob("launch/*.s*"), root / "setup.py"]
+    other = [path for path in [*other, root / ".ci" / "run"] if path.exists()]
+    found = []
+    for path in sorted(file.relative_to(root) for file in code):
+        found.extend(_code_breaches(root, path))
+    for path in sorted(file.relative_to(root) for file in [*code, *other]):
+        found.extend(_text_breaches(root, path))
+    return found
+
+
+def test_the_house_is_in_order():
+    assert breaches(ROOT) == []
+
+
+def test_every_package_has_an_init():
+    folders = {file.parent for file in (ROOT / "rfrec").glob("**/*.py")}
+    assert [str(d) for d in folders if not (d / "__init__.py").exists()] == []
+
+
+# The rules on made-up checkouts.
+
+
+def _tree(root: pathlib.Path, files: dict[str, str]) -> pathlib.Path:
+    for name, body in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join([*HEADER, body]) + "\n")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "message"),
+    [
+        ("rfrec/codes/a.py", "import rfrec.launch.rqvae", "stands below rfrec.launch"),
+        ("rfrec/codes/a.py", "from rfrec import tokenizer", "stands below"),
+        ("rfrec/train/a.py", "from rfrec.data import sources", "share a tier"),
+        ("rfrec/graph/a.py", "def f():\n  from rfrec import retrieval", "share a tier"),
+        ("rfrec/graph/a.py", "from ..tokenizer import rqvae", "share a tier"),
+        ("rfrec/config.py", "from rfrec import typing", "share a tier"),
+        ("rfrec/typing.py", "from .codes import table", "stands below rfrec.codes"),
+        ("rfrec/utils.py", "import os", "rfrec.utils has no tier"),
+        ("rfrec/data/a.py", "import importlib as i\ni.import_module('torch')", "torch"),
+        ("rfrec/data/a.py", "def f():\n  import torch.nn", "torch is imported only by"),
+        ("rfrec/launch/bench_x.py", "import torch", "inside the function"),
+        ("rfrec/launch/convert.py", "try:\n  import torch\nexcept: pass", "inside the"),
+        ("rfrec/launch/plots.py", "from matplotlib import figure", "inside the"),
+        ("rfrec/data/a.py", "from third_party import mmrec", "third_party is never"),
+        ("rfrec/data/a.py", "import pickle", "no pickle"),
+        ("rfrec/data/a.py", "f('x', allow_pickle=True)", "allow_pickle is False"),
+        ("rfrec/data/a.py", "f('x', allow_pickle=flag)", "allow_pickle is False"),
+        ("rfrec/launch/convert.py", "torch.load('x')", "weights_only=True"),
+        ("configs/a.py", "import numpy", "imports only"),
+        ("configs/a.py", "from rfrec import tokenizer", "not rfrec.tokenizer"),
+        ("configs/a.py", "import rfrec.configuration", "imports only"),
+        ("rfrec/data/__init__.py", '"""D."""\nfrom rfrec.data import a', "docstring"),
+        ("rfrec/data/__init__.py", "", "docstring"),
+        ("rfrec/data/a.py", "x = 1\n" * MAX_LINES, "fewer than 400 lines"),
+        ("tests/a_test.py", "x = 1\n" * MAX_LINES, "fewer than 400 lines"),
+    ],
+)
+def test_a_breach_is_one_line_that_names_the_file(tmp_path, path, body, message):
+    found = breaches(_tree(tmp_path, {path: body}))
+    assert len(found) == 1, found
+    assert re.match(rf"{path}:\d+: ", found[0])
+    assert message in found[0]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("rfrec/launch/rqvae.py", "from rfrec.tokenizer import rqvae, loss"),
+        ("rfrec/launch/plots.py", "from rfrec.launch import plotting"),
+        ("rfrec/launch/plots.py", "def f():\n  from matplotlib import figure"),
+        ("rfrec/tokenizer/rqvae.py", "from rfrec.tokenizer import loss\nimport jax"),
+        ("rfrec/tokenizer/rqvae.py", "from . import loss\nfrom ..config import E"),
+        ("rfrec/train/loop.py", "from rfrec import config, typing"),
+        ("rfrec/data/a.py", "import torchaudio_like\nf('x', allow_pickle=False)"),
+        ("rfrec/launch/bench.py", "def f():\n  import torch"),
+        (
+            "rfrec/launch/convert.py",
+            "def f(p):\n  import torch\n  return torch.load(p, weights_only=True)",
+        ),
+        ("rfrec/data/__init__.py", '"""Item vectors and histories."""'),
+        ("configs/a.py", "import ml_collections\nfrom rfrec import config"),
+        ("configs/a.py", "from ml_collections import config_dict"),
+        ("configs/a.py", "from rfrec.config import base"),
+    ],
+)
+def test_what_the_design_allows_passes(tmp_path, path, body):
+    assert breaches(_tree(tmp_path, {path: body})) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["rfrec/data/a.py", "launch/a.sh", "launch/a.sbatch", ".ci/run"]
+)
+def test_a_missing_licence_header_is_found(tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir(parents=True)
+    path.write_text("x=1\n")
+    assert breaches(tmp_path) == [f"{name}:1: the licence header is missing"]
+    path.write_text("\n".join(["#!/usr/bin/env bash", *HEADER]))
+    assert breaches(tmp_path) == []
