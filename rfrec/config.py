@@ -1,0 +1,167 @@
+# Copyright 2026 The rfrec Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Config sections shared by all mains, their checks, and the errors a user can mend.
+
+A config file returns a locked `ConfigDict`; a main checks it against its `Rules` and
+turns it into keyword arguments. Nothing below `launch` sees a ConfigDict.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import FieldReference
+
+
+class UserError(Exception):
+    """An error the user can mend; a main prints its one line and exits with 2."""
+
+
+class Optional(FieldReference):
+    """The value of a key that may be None, of a fixed type otherwise."""
+
+
+def optional(field_type: type, value: Any = None) -> Optional:
+    """Makes the value of a key for which `--config.key=None` means none."""
+    return Optional(value, field_type=field_type)
+
+
+def rf_section() -> ConfigDict:
+    """Returns the `rf` section, which every config carries.
+
+    In the tokenizer it governs how collaborative vectors are generated, when
+    `data.features` names `rf`.
+    """
+    return ConfigDict({"sampling_steps": 10})
+
+
+def choose_variant(variant: str, variants: Mapping[str, Callable[[ConfigDict], None]]):
+    """Returns the function that turns the default config into a variant.
+
+    Args:
+      variant: What follows the colon in `--config=configs/x.py:variant`.
+      variants: By name; `` is the default.
+
+    Raises:
+      UserError: There is no such variant.
+    """
+    if variant not in variants:
+        known = ", ".join(name for name in variants if name)
+        raise UserError(f"config variant {variant!r} does not exist: use one of {known}")
+    return variants[variant]
+
+
+class Rule(NamedTuple):
+    """A condition on one value, and its wording."""
+
+    holds: Callable[[Any], bool]
+    text: str
+
+
+Rules = Mapping[str, Rule]
+
+
+def one_of(*choices: str) -> Rule:
+    """The value is one of these."""
+    return Rule(lambda v: v in choices, f"one of {', '.join(choices)}")
+
+
+def at_least(low: float) -> Rule:
+    """The value is a number >= low."""
+    return Rule(lambda v: v >= low, f"at least {low}")
+
+
+def above(low: float) -> Rule:
+    """The value is a number > low."""
+    return Rule(lambda v: v > low, f"above {low}")
+
+
+def within(low: float, high: float) -> Rule:
+    """The value lies in [low, high)."""
+    return Rule(lambda v: low <= v < high, f"at least {low} and below {high}")
+
+
+def each(rule: Rule, *, least: int = 0) -> Rule:
+    """Every element fulfils a rule, and there are at least so many."""
+    return Rule(
+        lambda v: len(v) >= least and all(rule.holds(x) for x in v),
+        f"a tuple of {least} or more values, each {rule.text}",
+    )
+
+
+RF_RULES: Rules = {"rf.sampling_steps": at_least(1)}
+
+
+def check(config: ConfigDict, rules: Rules) -> None:
+    """Checks values one by one; None passes only where it is allowed.
+
+    Raises:
+      UserError: Names the first key that breaks its rule.
+    """
+    for key, rule in rules.items():
+        value = value_at(config, key)
+        if value is None and is_optional(config, key):
+            continue
+        try:
+            holds = value is not None and rule.holds(value)
+        except TypeError:
+            holds = False
+        if not holds:
+            raise UserError(f"config.{key}={value!r}: must be {rule.text}")
+
+
+def value_at(config: ConfigDict, key: str) -> Any:
+    """Returns the value of a dotted key."""
+    value = config
+    for name in key.split("."):
+        value = value[name]
+    return value
+
+
+def is_optional(config: ConfigDict, key: str) -> bool:
+    """Returns whether a dotted key may be None."""
+    *sections, name = key.split(".")
+    section = value_at(config, ".".join(sections)) if sections else config
+    return isinstance(section.get_ref(name), Optional)
+
+
+def as_json(config: ConfigDict) -> dict[str, Any]:
+    """Returns plain JSON values; tuples become lists."""
+    return json.loads(config.to_json())
+
+
+def differing_keys(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[str]:
+    """Returns the dotted keys in which two configs as JSON differ."""
+    keys = []
+    for name in sorted(a.keys() | b.keys()):
+        left, right = a.get(name), b.get(name)
+        if isinstance(left, dict) and isinstance(right, dict):
+            keys += differing_keys(left, right, f"{prefix}{name}.")
+        elif left != right or (name in a) != (name in b):
+            keys.append(f"{prefix}{name}")
+    return keys
+
+
+def read_config(path: Path) -> ConfigDict:
+    """Reads a run's `config.json`; lists become tuples again.
+
+    Raises:
+      UserError: The file is missing or no JSON object.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist: is this the folder of a run?") from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not JSON ({error}): use another --workdir") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} holds no config: use another --workdir")
+    return ConfigDict(_tuples(values))
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _tuples(inner) for name, inner in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
