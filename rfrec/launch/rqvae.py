@@ -1,0 +1,192 @@
+# Copyright 2026 The rfrec Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Trains a tokenizer and exports unique codes.
+
+python -m rfrec.launch.rqvae --config=configs/rqvae.py --workdir=runs/ml100k
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from rfrec.config import UserError, as_json
+from rfrec.data.features import ItemVectors
+from rfrec.launch import export, runner, settings
+from rfrec.tokenizer import rqvae, training
+from rfrec.train import loop
+from rfrec.train.checkpoint import Checkpoints
+from rfrec.train.writer import Writer
+
+CRITERIA = ("collision_rate", "loss")
+
+
+def main(config: ConfigDict, workdir: Path) -> None:
+    """Runs a config to the end, from where it stands in `workdir`."""
+    settings.check(config)
+    items = settings.load_items(config)
+    for warning in items.warnings:
+        logging.warning("%s", warning)
+    runner.open_workdir(workdir, config)
+    logging.info(
+        "%d items of width %d on %d %s device(s)",
+        *items.values.shape,
+        jax.device_count(),
+        jax.default_backend(),
+    )
+    started = time.monotonic()
+    if config.model.method == "rkmeans":
+        tokenized = residual_kmeans(config, items)
+        report = {"seconds": time.monotonic() - started}
+    else:
+        tokenized, report = train(config, items, workdir)
+    if jax.process_index() == 0:
+        finish(config, items, tokenized, workdir, report)
+
+
+def residual_kmeans(config: ConfigDict, items: ItemVectors) -> export.Tokenized:
+    """Tokenizes without training."""
+    return export.residual_kmeans(
+        items.values,
+        tuple(config.codebook.sizes),
+        seed=config.seed,
+        iterations=config.codebook.kmeans_iterations,
+    )
+
+
+def train(
+    config: ConfigDict, items: ItemVectors, workdir: Path
+) -> tuple[export.Tokenized, dict[str, Any]]:
+    """Trains, or goes on, and tokenizes all items with the checkpoint asked for."""
+    trainer = settings.trainer(config, items)
+    run = training.Run(trainer)
+    checkpoints = Checkpoints(workdir, lowest=CRITERIA)
+    state, progress = resume(trainer, checkpoints, items.fingerprint)
+    writer = None
+    if jax.process_index() == 0:
+        writer = Writer(workdir, resume_step=progress.step)
+    try:
+        loop.fit(
+            trainer.engine.replicate(state),
+            run.program(),
+            trainer.schedule,
+            engine=trainer.engine,
+            checkpoints=checkpoints,
+            writer=writer,
+            progress=progress,
+            notes={"items": items.fingerprint},
+        )
+        tokenized, models = compare(run, checkpoints, config.codes.checkpoint)
+    finally:
+        if writer is not None:
+            writer.close()
+        checkpoints.close()
+    return tokenized, {"seconds": progress.seconds, "models": models}
+
+
+def resume(trainer: training.Trainer, checkpoints: Checkpoints, fingerprint: str):
+    """Returns the state and progress to start from: the latest stored, or the first."""
+    state, step = trainer.init(), checkpoints.latest()
+    if step is None:
+        return state, loop.Progress()
+    restored = checkpoints.restore(step, state)
+    notes = dict(restored.notes)
+    if notes.pop("items") != fingerprint:
+        raise UserError(
+            "the item vectors are not those this run was trained on: restore them, or"
+            " use another --workdir"
+        )
+    logging.info("resuming at step %d", step)
+    return restored.state, loop.Progress(**notes)
+
+
+def compare(
+    run: training.Run, checkpoints: Checkpoints, chosen: str
+) -> tuple[export.Tokenized, dict[str, Any]]:
+    """Evaluates the last model and the best by each criterion, side by side.
+
+    Returns:
+      All items tokenized by the chosen one, and the numbers of all.
+    """
+    trainer = run.trainer
+    steps = {"last": checkpoints.latest()}
+    steps |= {name: checkpoints.best(name) for name in CRITERIA}
+    models, tokenized, template = {}, None, trainer.init()
+    for name, step in steps.items():
+        host = checkpoints.restore(step, template).state
+        result = run.evaluate(
+            trainer.engine.replicate(host), np.arange(len(trainer.items.values))
+        )
+        sizes = trainer.arch.quantization.sizes
+        values = training.metrics(result, trainer.items, sizes)
+        models[name] = {"step": step, **values}
+        logging.info(
+            "%-14s step %6d  distinct %d  conflict items %d  energy left %.4f",
+            name,
+            step,
+            values["distinct"],
+            values["conflict_items"],
+            values["energy_left"],
+        )
+        if name == chosen:
+            tokenized = export.Tokenized(
+                codes=result.codes,
+                latents=result.latents,
+                codebooks=code_vectors(host, trainer.arch),
+                energy_left=values["energy_left"],
+            )
+    assert tokenized is not None
+    return tokenized, models
+
+
+def code_vectors(state, arch: rqvae.Architecture) -> tuple[np.ndarray, ...]:
+    """Returns the code vectors in use, one array a level."""
+    variables = {"params": state.params, **state.model_state}
+    vectors = rqvae.RQVAE(arch).apply(variables, method="code_vectors")
+    sizes = arch.quantization.sizes
+    return tuple(np.asarray(v[:k]) for v, k in zip(vectors, sizes, strict=True))
+
+
+def write_codes(
+    config: ConfigDict, items: ItemVectors, tokenized: export.Tokenized, workdir: Path
+) -> dict[str, Any]:
+    """Repairs and exports the codes; returns what the report says of them."""
+    exported = export.export_codes(
+        workdir,
+        items,
+        tokenized,
+        method=config.codes.repair,
+        modality=config.codes.modality,
+    )
+    return {"energy_left": tokenized.energy_left, **exported}
+
+
+def finish(
+    config: ConfigDict,
+    items: ItemVectors,
+    tokenized: export.Tokenized,
+    workdir: Path,
+    report: dict[str, Any],
+) -> None:
+    """Exports codes and writes the report."""
+    device = jax.devices()[0]
+    report = {
+        "main": "rqvae",
+        "items": len(items.values),
+        "data": {"names": [n for n, _ in items.segments], "sha256": items.fingerprint},
+        "seed": config.seed,
+        "device": f"{device.device_kind} x {jax.device_count()}",
+        **report,
+        **write_codes(config, items, tokenized, workdir),
+        "config": as_json(config),
+    }
+    runner.write_json(workdir / "report.json", report)
+    logging.info("report: %s", workdir / "report.json")
+
+
+if __name__ == "__main__":
+    runner.run(main, config=runner.default_config("rqvae"))

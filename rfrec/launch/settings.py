@@ -1,0 +1,228 @@
+# Copyright 2026 The rfrec Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Turns a config of `configs/rqvae.py` into the parts of a tokenizer."""
+
+import numpy as np
+from jax import numpy as jnp
+from ml_collections import ConfigDict
+
+from rfrec import config as cfg
+from rfrec.config import UserError
+from rfrec.data import sources
+from rfrec.data.features import ItemVectors
+from rfrec.tokenizer import loss, quantizer, rqvae, training
+from rfrec.train import loop, optim, partition
+
+# Items above this size are streamed when train.resident is auto.
+_RESIDENT_BYTES = 2 * 2**30
+# Most bytes of vectors of one call when items are streamed.
+_STREAM_BYTES = 256 * 2**20
+
+RULES: cfg.Rules = {
+    "seed": cfg.at_least(0),
+    "data.source": cfg.one_of(*sources.SOURCES),
+    "data.scale": cfg.one_of("none", "mean_square"),
+    "data.text_width": cfg.at_least(1),
+    "data.num_items": cfg.at_least(1),
+    "data.val_ratio": cfg.within(0, 1),
+    "model.method": cfg.one_of("rqvae", "rkmeans"),
+    "model.hidden": cfg.each(cfg.at_least(1)),
+    "model.latent_width": cfg.at_least(1),
+    "model.dropout": cfg.within(0, 1),
+    "model.initializer": cfg.one_of(*rqvae.INITIALIZERS),
+    "model.dtype": cfg.one_of("float32", "bfloat16"),
+    "codebook.sizes": cfg.each(cfg.at_least(1), least=1),
+    "codebook.estimator": cfg.one_of("ste", "rotation", "gumbel"),
+    "codebook.distance": cfg.one_of("l2", "cosine"),
+    "codebook.residual_grad": cfg.one_of("stop", "flow"),
+    "codebook.learned_by": cfg.one_of("gradient", "ema"),
+    "codebook.ema_decay": cfg.within(0, 1),
+    "codebook.revive_below": cfg.at_least(0),
+    "codebook.init": cfg.one_of("kmeans", "uniform"),
+    "codebook.init_epoch": cfg.at_least(0),
+    "codebook.init_on": cfg.one_of("all", "batch"),
+    "codebook.kmeans_iterations": cfg.at_least(1),
+    "codebook.sk_epsilons": cfg.each(cfg.at_least(0), least=1),
+    "codebook.sk_iterations": cfg.at_least(1),
+    "codebook.temperature": cfg.each(cfg.above(0), least=2),
+    "codebook.temperature_epochs": cfg.above(0),
+    "loss.recon": cfg.one_of("mse", "l1"),
+    "loss.multi_hot": cfg.one_of("bce", "dense"),
+    "loss.recon_reduce": cfg.one_of("mean", "sum"),
+    "loss.level_reduce": cfg.one_of("mean", "sum"),
+    "loss.recon_weight": cfg.at_least(0),
+    "loss.quant_weight": cfg.at_least(0),
+    "loss.codebook_weight": cfg.at_least(0),
+    "loss.beta": cfg.at_least(0),
+    "loss.beta_warmup_epochs": cfg.at_least(0),
+    "optim.name": cfg.one_of("adamw", "adam", "adagrad", "sgd"),
+    "optim.lr": cfg.above(0),
+    "optim.schedule": cfg.one_of("cosine", "constant"),
+    "optim.min_lr": cfg.at_least(0),
+    "optim.warmup_steps": cfg.at_least(0),
+    "optim.weight_decay": cfg.at_least(0),
+    "optim.momentum": cfg.within(0, 1),
+    "optim.clip_norm": cfg.above(0),
+    "train.epochs": cfg.at_least(1),
+    "train.batch_size": cfg.at_least(1),
+    "train.eval_every": cfg.at_least(1),
+    "train.engine": cfg.one_of("pmap", "jit"),
+    "train.steps_per_call": cfg.at_least(1),
+    "train.resident": cfg.one_of("auto", "always", "never"),
+    "codes.checkpoint": cfg.one_of("collision_rate", "loss", "last"),
+    "codes.repair": cfg.one_of("assign", "reassign", "suffix", "none"),
+    "codes.modality": cfg.one_of("text", "image"),
+    **cfg.RF_RULES,
+}
+
+
+def check(config: ConfigDict) -> None:
+    """Checks each value, then what does not go together.
+
+    Raises:
+      UserError: Names the keys.
+    """
+    cfg.check(config, RULES)
+    book, levels = config.codebook, len(config.codebook.sizes)
+    if len(book.sk_epsilons) not in (1, levels):
+        raise UserError(
+            f"config.codebook.sk_epsilons has {len(book.sk_epsilons)} values, but"
+            f" config.codebook.sizes {levels} levels: give one value, or one a level"
+        )
+    if len(book.temperature) != 2:
+        raise UserError("config.codebook.temperature: give two values, first and last")
+    impossible = {
+        "codebook.learned_by=ema and codebook.projection": book.learned_by == "ema"
+        and book.projection,
+        "codebook.learned_by=ema and codebook.estimator=gumbel": book.learned_by
+        == "ema"
+        and book.estimator == "gumbel",
+        "codebook.revive_below>0 and codebook.learned_by=gradient": book.revive_below
+        > 0
+        and book.learned_by == "gradient",
+        "codebook.estimator=gumbel and codebook.sk_epsilons>0": max(book.sk_epsilons)
+        > 0
+        and book.estimator == "gumbel",
+        "loss.multi_hot=bce and model.normalize_input": config.model.normalize_input
+        and config.loss.multi_hot == "bce",
+        "optim.min_lr > optim.lr": config.optim.min_lr > config.optim.lr,
+        "optim.momentum>0 and optim.name other than sgd": config.optim.momentum > 0
+        and config.optim.name != "sgd",
+        "codebook.init_epoch >= train.epochs": book.init == "kmeans"
+        and config.model.method == "rqvae"
+        and book.init_epoch >= config.train.epochs,
+    }
+    for keys, true in impossible.items():
+        if true:
+            raise UserError(f"config: {keys} do not go together: change one")
+
+
+def load_items(config: ConfigDict) -> ItemVectors:
+    """Loads the item vectors that a config names."""
+    data = config.data
+    return sources.load_items(
+        source=data.source,
+        path=data.path,
+        names=tuple(data.names),
+        features=tuple(data.features),
+        scale=data.scale,
+        seed=config.seed,
+        num_items=data.num_items,
+        text_width=data.text_width,
+    )
+
+
+def multi_hot_columns(items: ItemVectors) -> np.ndarray | None:
+    """Returns True for the columns of multi-hot features, None if there are none."""
+    columns = [np.full(b.width, b.kind == "multi_hot") for b in items.blocks]
+    mask = np.concatenate(columns)
+    return mask if mask.any() else None
+
+
+def quantization(config: ConfigDict) -> quantizer.Quantization:
+    """Returns how latents become codes."""
+    book = config.codebook
+    epsilons = tuple(map(float, book.sk_epsilons))
+    if len(epsilons) == 1:
+        epsilons *= len(book.sizes)
+    return quantizer.Quantization(
+        sizes=tuple(book.sizes),
+        estimator=book.estimator,
+        distance=book.distance,
+        residual_grad=book.residual_grad,
+        sk_epsilons=epsilons,
+        sk_iterations=book.sk_iterations,
+    )
+
+
+def architecture(config: ConfigDict, input_width: int) -> rqvae.Architecture:
+    """Returns the shape of the model."""
+    model, book = config.model, config.codebook
+    return rqvae.Architecture(
+        input_width=input_width,
+        hidden=tuple(model.hidden),
+        latent_width=model.latent_width,
+        quantization=quantization(config),
+        dropout=model.dropout,
+        batch_norm=model.batch_norm,
+        initializer=model.initializer,
+        normalize_input=model.normalize_input,
+        l2_normalize=book.l2_normalize,
+        projection=book.projection,
+        learned_by=book.learned_by,
+        dtype=jnp.dtype(model.dtype),
+    )
+
+
+def trainer(config: ConfigDict, vectors: ItemVectors) -> training.Trainer:
+    """Builds the trainer of a config for item vectors."""
+    values, batch = vectors.values, config.train.batch_size
+    engine = partition.make_engine(config.train.engine)
+    engine.check_batch(batch, "config.train.batch_size")
+    train, validation = training.split_items(
+        len(values), config.data.val_ratio, config.seed
+    )
+    if not len(train):
+        raise UserError("config.data.val_ratio leaves no item to train on: lower it")
+    resident = config.train.resident == "always" or (
+        config.train.resident == "auto" and values.nbytes <= _RESIDENT_BYTES
+    )
+    most = config.train.steps_per_call
+    if not resident:
+        row = batch * values.shape[1] * values.dtype.itemsize
+        most = max(1, min(most, _STREAM_BYTES // row))
+    book = config.codebook
+    schedule = loop.Schedule(
+        epochs=config.train.epochs,
+        steps_per_epoch=-(-len(train) // batch),
+        steps_per_call=most,
+        eval_every=config.train.eval_every,
+        events=(book.init_epoch,) if book.init == "kmeans" else (),
+    )
+    return training.Trainer(
+        arch=architecture(config, values.shape[1]),
+        objective=loss.Objective(**config.loss),
+        codebooks=training.Codebooks(
+            init=book.init,
+            init_epoch=book.init_epoch,
+            init_on=book.init_on,
+            bypass=book.bypass,
+            kmeans_iterations=book.kmeans_iterations,
+            ema_decay=book.ema_decay,
+            revive_below=book.revive_below,
+            temperature=tuple(book.temperature),
+            temperature_epochs=book.temperature_epochs,
+        ),
+        optimizer=optim.build(optim.Optimizer(**config.optim), schedule.total_steps),
+        schedule=schedule,
+        batch_size=batch,
+        seed=config.seed,
+        engine=engine,
+        items=training.Items(
+            values=values,
+            train=train,
+            validation=validation,
+            multi_hot=multi_hot_columns(vectors),
+            resident=resident,
+        ),
+    )

@@ -1,0 +1,246 @@
+# Copyright 2026 The rfrec Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Residual quantization of one vector: a latent in, its codes and their sum out.
+
+Everything is written for a single vector and mapped over the batch with
+`jax.vmap(..., axis_name=BATCH)`; the levels are a `lax.scan`. Only the balanced
+assignment looks at other rows, by gathering the batch's distances over that axis.
+
+With residual r_1 = z, level l picks code k_l with vector q_l = C_l[k_l], and
+r_{l+1} = r_l - q_l (Lee et al., Autoregressive Image Generation using Residual
+Quantization, CVPR 2022, equation 3; Rajput et al., TIGER, NeurIPS 2023, section 3.1).
+"""
+
+import dataclasses
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from rfrec.tokenizer import sinkhorn
+
+BATCH = "batch"
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantization:
+    """How vectors become codes.
+
+    Attributes:
+      sizes: Number of codes of each level; they may differ.
+      estimator: Gradient through the choice of a code: `ste` straight-through,
+        `rotation` (Fifty et al., Restructuring Vector Quantization with the Rotation
+        Trick, ICLR 2025), `gumbel` softmax over the codes (Jang et al., ICLR 2017).
+      distance: Squared `l2`, or `cosine` (1 - cosine similarity).
+      residual_grad: What the next level sees. `stop`: the residual less the
+        estimator's output; with `ste` its gradient is exactly zero, so commitment
+        beyond the first level never reaches the encoder (MQL4GRec, LETTER). `flow`:
+        less the detached code vector, so every level's commitment reaches it.
+      sk_epsilons: Sinkhorn regularisation of each level while training; 0 takes the
+        nearest code.
+      sk_iterations: Sinkhorn iterations.
+    """
+
+    sizes: tuple[int, ...]
+    estimator: Literal["ste", "rotation", "gumbel"] = "ste"
+    distance: Literal["l2", "cosine"] = "l2"
+    residual_grad: Literal["stop", "flow"] = "stop"
+    sk_epsilons: tuple[float, ...] = ()
+    sk_iterations: int = 50
+
+    @property
+    def mask(self) -> Bool[np.ndarray, "Q K"] | None:
+        """True where a code exists; None if all levels are equally large."""
+        widest = max(self.sizes)
+        if min(self.sizes) == widest:
+            return None
+        return np.arange(widest)[None, :] < np.array(self.sizes)[:, None]
+
+    @property
+    def balanced(self) -> bool:
+        """Whether any level is assigned by Sinkhorn while training."""
+        return any(epsilon > 0 for epsilon in self.sk_epsilons)
+
+
+class Quantized(NamedTuple):
+    """One quantized vector; with a leading batch axis after `vmap`.
+
+    Attributes:
+      codes: Code of each level.
+      output: What the decoder gets: the sum of the code vectors, with the
+        estimator's gradient.
+      codebook_loss: Mean over the width of (sg r - q)^2, for each level.
+      commitment_loss: Mean over the width of (r - sg q)^2, for each level.
+      residuals: What entered each level (detached).
+    """
+
+    codes: Int[Array, "*B Q"]
+    output: Float[Array, "*B D"]
+    codebook_loss: Float[Array, "*B Q"]
+    commitment_loss: Float[Array, "*B Q"]
+    residuals: Float[Array, "*B Q D"]
+
+
+def code_distances(
+    r: Float[Array, " D"], codebook: Float[Array, "K D"], distance: str
+) -> Float[Array, " K"]:
+    """Returns the distance of one vector to every code."""
+    if distance == "l2":
+        return jnp.sum(r**2) + jnp.sum(codebook**2, axis=1) - 2 * codebook @ r
+    return 1 - unit(codebook) @ unit(r)
+
+
+def unit(x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+    """Scales vectors to length 1; the zero vector stays, with a zero gradient."""
+    square = jnp.sum(x**2, axis=-1, keepdims=True)
+    return x * lax.rsqrt(jnp.maximum(square, 1e-12))
+
+
+def rotate(r: Float[Array, " D"], q: Float[Array, " D"]) -> Float[Array, " D"]:
+    """Returns q as the rotated and rescaled r, both transformations held constant.
+
+    q = |q|/|r| R r with R = I - 2 w w^T + 2 q^ r^T, where r^ and q^ are unit vectors
+    and w = (r^ + q^) / |r^ + q^| (Fifty et al., equation 4 and section 4.3): the
+    gradient reaching r is turned by R^T and scaled, not copied.
+    """
+    r_unit, q_unit = lax.stop_gradient(unit(r)), lax.stop_gradient(unit(q))
+    w = lax.stop_gradient(unit(r_unit + q_unit))
+    scale = jnp.linalg.norm(q) / jnp.maximum(jnp.linalg.norm(r), 1e-6)
+    turned = r - 2 * w * (w @ r) + 2 * q_unit * (r_unit @ r)
+    return lax.stop_gradient(scale) * turned
+
+
+def _straight_through(r: Float[Array, " D"], q: Float[Array, " D"]):
+    return r + lax.stop_gradient(q - r)
+
+
+def _balanced_code(d: Float[Array, " K"], epsilon, columns, spec, axis_name):
+    """Assigns one row by Sinkhorn over its batch, and over all devices."""
+    rows = lax.all_gather(d, BATCH)
+    codes = sinkhorn.assign(
+        rows,
+        epsilon=epsilon,
+        iterations=spec.sk_iterations,
+        columns=columns,
+        axis_name=axis_name,
+    )
+    return codes[lax.axis_index(BATCH)]
+
+
+def _choose(d: Float[Array, " K"], epsilon, columns, spec, axis_name):
+    """Returns the code of one row from its (detached) distances."""
+
+    def nearest():
+        return jnp.argmin(d).astype(jnp.int32)
+
+    if columns is not None:
+        d = jnp.where(columns, d, jnp.inf)
+    if epsilon is None:
+        return nearest()
+    return lax.cond(
+        epsilon > 0,
+        lambda: _balanced_code(d, epsilon, columns, spec, axis_name),
+        nearest,
+    )
+
+
+def _soft_code(d, codebook, columns, key, temperature):
+    """Returns the Gumbel-softmax mixture of the code vectors."""
+    logits = -d + jax.random.gumbel(key, d.shape, d.dtype)
+    if columns is not None:
+        logits = jnp.where(columns, logits, -jnp.inf)
+    return jax.nn.softmax(logits / temperature) @ codebook
+
+
+def quantize(
+    z: Float[Array, " D"],
+    codebooks: Float[Array, "Q K D"],
+    spec: Quantization,
+    *,
+    training: bool,
+    key: PRNGKeyArray | None = None,
+    temperature: float | Float[Array, ""] = 1.0,
+    axis_name: str | None = None,
+) -> Quantized:
+    """Quantizes one vector level by level; call it under `vmap(axis_name=BATCH)`.
+
+    Args:
+      z: Latent vector.
+      codebooks: Code vectors; levels smaller than K are padded.
+      spec: How vectors become codes.
+      training: Whether Sinkhorn and the Gumbel noise apply. Without, every level
+        takes the nearest code.
+      key: Noise of this vector for `gumbel`.
+      temperature: Of the Gumbel softmax, > 0.
+      axis_name: Device axis over which the batch is spread.
+    """
+    soft = training and spec.estimator == "gumbel"
+    levels = {"codebook": codebooks}
+    if spec.mask is not None:
+        levels["columns"] = jnp.asarray(spec.mask)
+    if training and spec.balanced:
+        levels["epsilon"] = jnp.asarray(spec.sk_epsilons, z.dtype)
+    if soft:
+        levels["key"] = jax.random.split(key, len(spec.sizes))
+
+    def level(residual, inputs):
+        codebook, columns = inputs["codebook"], inputs.get("columns")
+        d = code_distances(residual, codebook, spec.distance)
+        detached = lax.stop_gradient(d)
+        code = _choose(detached, inputs.get("epsilon"), columns, spec, axis_name)
+        if soft:
+            q = _soft_code(d, codebook, columns, inputs["key"], temperature)
+            estimate = q
+        else:
+            q = codebook[code]
+            estimate = (rotate if spec.estimator == "rotation" else _straight_through)(
+                residual, q
+            )
+        losses = (
+            jnp.mean((lax.stop_gradient(residual) - q) ** 2),
+            jnp.mean((residual - lax.stop_gradient(q)) ** 2),
+        )
+        step = estimate if spec.residual_grad == "stop" else lax.stop_gradient(q)
+        outputs = code, q, estimate, *losses, lax.stop_gradient(residual)
+        return residual - step, outputs
+
+    _, (codes, q, estimates, codebook_loss, commitment_loss, residuals) = lax.scan(
+        level, z, levels
+    )
+    if soft or spec.residual_grad == "stop":
+        output = jnp.sum(estimates, axis=0)
+    else:
+        # Each level's estimate would carry the whole gradient to z: Q times too much.
+        estimator = rotate if spec.estimator == "rotation" else _straight_through
+        output = estimator(z, jnp.sum(q, axis=0))
+    return Quantized(codes, output, codebook_loss, commitment_loss, residuals)
+
+
+def quantize_batch(
+    z: Float[Array, "B D"],
+    codebooks: Float[Array, "Q K D"],
+    spec: Quantization,
+    *,
+    training: bool,
+    keys: PRNGKeyArray | None = None,
+    temperature: float | Float[Array, ""] = 1.0,
+    axis_name: str | None = None,
+) -> Quantized:
+    """Maps `quantize` over a batch; see there. `keys` holds one key a row."""
+
+    def one(z, key):
+        return quantize(
+            z,
+            codebooks,
+            spec,
+            training=training,
+            key=key,
+            temperature=temperature,
+            axis_name=axis_name,
+        )
+
+    in_axes = (0, None if keys is None else 0)
+    return jax.vmap(one, in_axes=in_axes, axis_name=BATCH)(z, keys)

@@ -1,0 +1,157 @@
+# Copyright 2026 The rfrec Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints of a run, by orbax: the latest, and the best by each criterion."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from rfrec.config import UserError
+from rfrec.train.state import TrainState
+from rfrec.typing import PyTree
+
+# Metrics of a checkpoint that was not evaluated: never the best.
+_WORST = 1e30
+
+
+class Restored(NamedTuple):
+    """A state read back, the step it was stored at, and what was noted with it."""
+
+    state: TrainState
+    step: int
+    notes: dict[str, Any]
+
+
+class Checkpoints:
+    """Stores states in `workdir/checkpoints`, keeping the latest and the best.
+
+    A step appears whole or not at all (orbax renames a finished folder), so a kill
+    while writing leaves the one before.
+    """
+
+    def __init__(self, workdir: Path, *, lowest: tuple[str, ...]):
+        """Opens the folder.
+
+        Args:
+          workdir: Of the run.
+          lowest: Metrics; for each, the checkpoint with the lowest value is kept.
+        """
+        self.lowest = lowest
+        best = [
+            checkpoint_managers.BestN(
+                get_metric_fn=lambda metrics, name=name: -metrics[name],
+                reverse=False,
+                n=1,
+            )
+            for name in lowest
+        ]
+        policy = checkpoint_managers.AnyPreservationPolicy(
+            [checkpoint_managers.LatestN(1), *best]
+        )
+        self._manager = ocp.CheckpointManager(
+            (workdir / "checkpoints").absolute(),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policy,
+                # Only with a best_fn does orbax store metrics; the policy decides.
+                best_fn=lambda metrics: -metrics[lowest[0]],
+                enable_async_checkpointing=True,
+            ),
+        )
+
+    def save(
+        self,
+        step: int,
+        state: PyTree,
+        *,
+        notes: dict[str, Any],
+        metrics: dict[str, float] | None,
+    ) -> None:
+        """Stores a host state; all processes call it.
+
+        Args:
+          step: Steps done.
+          state: Arrays on the host.
+          notes: JSON values beside it.
+          metrics: Values of `lowest`; None if the state was not evaluated.
+        """
+        if step in self._manager.all_steps():
+            return
+        values = {
+            name: float(metrics[name]) if metrics else _WORST for name in self.lowest
+        }
+        self._manager.save(
+            step,
+            metrics=values,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(notes)
+            ),
+        )
+
+    def latest(self) -> int | None:
+        """Returns the last step stored, None before the first."""
+        return self._manager.latest_step()
+
+    def best(self, name: str) -> int | None:
+        """Returns the stored step with the lowest value of a metric.
+
+        Of equal ones the first; the latest if none was evaluated.
+        """
+        values = {}
+        for step in self._manager.all_steps():
+            metrics = self._manager.metrics(step)
+            if metrics and metrics[name] < _WORST:
+                values[step] = metrics[name]
+        return min(values, key=lambda step: (values[step], step), default=self.latest())
+
+    def restore(self, step: int, template: PyTree) -> Restored:
+        """Reads a state with the structure of `template` (host arrays).
+
+        Raises:
+          UserError: The checkpoint holds other arrays, or cannot be read.
+        """
+        target = jax.tree.map(
+            lambda a: np.empty(np.shape(a), np.asarray(a).dtype), template
+        )
+        try:
+            out = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(target),
+                    notes=ocp.args.JsonRestore(),
+                ),
+            )
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            reason = str(error).strip().splitlines()[0][:200]
+            raise UserError(
+                f"checkpoint {self._manager.directory / str(step)} cannot be read as"
+                f" this run's ({reason}): remove that folder, or use another --workdir"
+            ) from error
+        for name, (stored, wanted) in _differing_shapes(out["state"], template):
+            raise UserError(
+                f"checkpoint {self._manager.directory / str(step)}: {name} has shape"
+                f" {stored}, this config needs {wanted}: use that run's config"
+            )
+        return Restored(out["state"], step, out["notes"])
+
+    def wait(self) -> None:
+        """Blocks until everything is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, and closes the manager."""
+        self._manager.close()
+
+
+def _differing_shapes(stored: PyTree, wanted: PyTree):
+    pairs = zip(
+        jax.tree_util.tree_leaves_with_path(stored),
+        jax.tree.leaves(wanted),
+        strict=True,
+    )
+    for (path, a), b in pairs:
+        if np.shape(a) != np.shape(b):
+            yield jax.tree_util.keystr(path), (np.shape(a), np.shape(b))

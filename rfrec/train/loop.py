@@ -1,0 +1,280 @@
+# Copyright 2026 The rfrec Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The training loop: calls of many steps, evaluation, checkpoints, exact resume.
+
+The loop knows no model. A `Program` brings what to run; state goes round on the
+devices, and comes to the host only to be stored.
+"""
+
+import dataclasses
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import logging
+from jax.experimental import multihost_utils
+from tqdm import tqdm
+
+from rfrec.config import UserError
+from rfrec.train.checkpoint import Checkpoints
+from rfrec.train.partition import Engine
+from rfrec.train.writer import Writer
+from rfrec.typing import PyTree
+
+# A call on the devices lasts about this long: short enough to react to a signal and
+# to move the progress bar, long enough to make dispatch negligible.
+_SECONDS_PER_CALL = 1.0
+
+
+class Preempted(Exception):
+    """The run was asked to stop, and has stored its state."""
+
+
+class Program(NamedTuple):
+    """What a system gives to the loop.
+
+    Attributes:
+      run: `(state, first_step, count) -> (state, metrics)`; metrics are device arrays
+        with one value a step, `loss` among them.
+      begin_epoch: `(state, epoch) -> state`, called before each epoch of
+        `Schedule.events`; a resumed run repeats it, so it depends on nothing else.
+      evaluate: `state -> metrics`, JSON values.
+    """
+
+    run: Callable[[PyTree, int, int], tuple[PyTree, dict[str, jax.Array]]]
+    begin_epoch: Callable[[PyTree, int], PyTree]
+    evaluate: Callable[[PyTree], dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """When what happens.
+
+    Attributes:
+      epochs: To train.
+      steps_per_epoch: Steps of one epoch.
+      steps_per_call: Most steps of one call.
+      eval_every: Epochs between evaluations, each followed by a checkpoint.
+      events: Epochs before which `begin_epoch` is called.
+    """
+
+    epochs: int
+    steps_per_epoch: int
+    steps_per_call: int
+    eval_every: int
+    events: tuple[int, ...] = ()
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run."""
+        return self.epochs * self.steps_per_epoch
+
+    def evaluates_after(self, epoch: int) -> bool:
+        """Whether an evaluation follows once `epoch` epochs are done."""
+        return epoch == self.epochs or epoch % self.eval_every == 0
+
+    def next_stop(self, step: int) -> int:
+        """Returns the next step at which the loop has something to do."""
+        epoch = step // self.steps_per_epoch + 1
+        while not (self.evaluates_after(epoch) or epoch in self.events):
+            epoch += 1
+        return epoch * self.steps_per_epoch
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run stands; stored with every checkpoint.
+
+    Attributes:
+      step: Steps done.
+      seconds: Spent training, evaluations included, over all resumptions.
+      sums: Sums of the metrics over the steps of the current epoch so far.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    sums: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def add(self, metrics: dict[str, np.ndarray], schedule: Schedule) -> Iterator[dict]:
+        """Adds steps one by one, yielding the mean row of each epoch that ends."""
+        size = schedule.steps_per_epoch
+        for values in zip(*(m.tolist() for m in metrics.values()), strict=True):
+            for name, value in zip(metrics, values, strict=True):
+                self.sums[name] = self.sums.get(name, 0.0) + value
+            self.step += 1
+            if self.step % size == 0:
+                means = {name: total / size for name, total in self.sums.items()}
+                self.sums = {}
+                epoch = self.step // size
+                yield {"step": self.step, "epoch": epoch, "split": "train", **means}
+
+
+def fit(
+    state: PyTree,
+    program: Program,
+    schedule: Schedule,
+    *,
+    engine: Engine,
+    checkpoints: Checkpoints,
+    writer: Writer | None,
+    progress: Progress,
+    notes: dict[str, Any],
+) -> PyTree:
+    """Trains from `progress` to the end and returns the last state.
+
+    Args:
+      state: Placed by `engine`.
+      program: What to run.
+      schedule: When.
+      engine: Places the state; gives the host copy that is stored.
+      checkpoints: Where states are stored; every process calls it.
+      writer: Of the metrics; None on all processes but the first.
+      progress: Where to start; moved along.
+      notes: JSON values stored beside every state.
+
+    Raises:
+      UserError: The loss is not finite.
+      Preempted: SIGTERM came; the state is stored.
+    """
+    started = time.monotonic() - progress.seconds
+
+    def store(metrics: dict[str, Any] | None) -> None:
+        progress.seconds = time.monotonic() - started
+        checkpoints.save(
+            progress.step,
+            engine.fetch(state),
+            notes=notes | dataclasses.asdict(progress),
+            metrics=metrics,
+        )
+
+    with _sigterm() as stop, _bar(schedule, progress) as bar:
+        pace = _Pace(schedule.steps_per_call)
+        while progress.step < schedule.total_steps:
+            epoch, within = divmod(progress.step, schedule.steps_per_epoch)
+            if within == 0 and epoch in schedule.events:
+                state = program.begin_epoch(state, epoch)
+            end = schedule.next_stop(progress.step)
+            while progress.step < end:
+                count = pace.count(end - progress.step)
+                state, metrics = program.run(state, progress.step, count)
+                metrics = {k: np.asarray(v)[:count] for k, v in metrics.items()}
+                pace.done(count)
+                _check_finite(metrics["loss"], progress, schedule, checkpoints)
+                for row in progress.add(metrics, schedule):
+                    if writer is not None:
+                        writer.write(row)
+                bar.update(count)
+                bar.set_postfix(bar.values | {"loss": f"{metrics['loss'][-1]:.4f}"})
+                if _agree_any(stop.is_set):
+                    if progress.step < end:
+                        store(None)
+                        checkpoints.wait()
+                        raise Preempted(f"stopped by SIGTERM at step {progress.step}")
+            epoch = progress.step // schedule.steps_per_epoch
+            if not schedule.evaluates_after(epoch):
+                continue
+            evaluated = program.evaluate(state)
+            row = {"step": progress.step, "epoch": epoch, "split": "eval", **evaluated}
+            if writer is not None:
+                writer.write(row)
+            bar.report(row)
+            store(evaluated)
+            if _agree_any(stop.is_set) and progress.step < schedule.total_steps:
+                checkpoints.wait()
+                raise Preempted(f"stopped by SIGTERM at step {progress.step}")
+    checkpoints.wait()
+    return state
+
+
+def _check_finite(loss, progress, schedule, checkpoints) -> None:
+    if np.isfinite(loss).all():
+        return
+    step = progress.step + int(np.argmin(np.isfinite(loss))) + 1
+    checkpoints.wait()
+    good = checkpoints.latest()
+    kept = f"the last good checkpoint is step {good}" if good else "no checkpoint yet"
+    epoch = math.ceil(step / schedule.steps_per_epoch)
+    raise UserError(
+        f"the loss is not finite at step {step} (epoch {epoch}); {kept}: lower"
+        " optim.lr or set optim.clip_norm"
+    )
+
+
+class _Pace:
+    """Chooses how many steps to put into the next call."""
+
+    def __init__(self, most: int):
+        self._most = most
+        self._next = min(8, most)
+        self._since = time.monotonic()
+        self._first = True
+
+    def count(self, left: int) -> int:
+        self._since = time.monotonic()
+        # Processes must agree, and their clocks do not.
+        most = self._next if jax.process_count() == 1 else min(64, self._most)
+        return min(most, left)
+
+    def done(self, count: int) -> None:
+        if self._first:  # it was compiled
+            self._first = False
+            return
+        seconds = max(time.monotonic() - self._since, 1e-6)
+        wanted = int(_SECONDS_PER_CALL * count / seconds)
+        self._next = max(1, min(self._most, wanted))
+
+
+class _Stop:
+    is_set = False
+
+
+@contextmanager
+def _sigterm() -> Iterator[_Stop]:
+    """Turns SIGTERM into a flag while the loop runs."""
+    stop = _Stop()
+
+    def handle(signum, frame):
+        del signum, frame
+        stop.is_set = True
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _agree_any(flag: bool) -> bool:
+    """Returns whether the flag is set on any process."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(np.any(multihost_utils.process_allgather(np.array(flag))))
+
+
+class _Bar(tqdm):
+    """A progress bar on a terminal, log lines elsewhere."""
+
+    values: dict[str, str] = {}
+
+    def report(self, row: dict[str, Any]) -> None:
+        """Shows the numbers of an evaluation."""
+        scalars = {
+            name: f"{value:.4g}" if isinstance(value, float) else str(value)
+            for name, value in row.items()
+            if isinstance(value, (int, float)) and name != "step"
+        }
+        self.values = {k: v for k, v in scalars.items() if k == "collision_rate"}
+        if self.disable and jax.process_index() == 0:
+            logging.info("%s", "  ".join(f"{k} {v}" for k, v in scalars.items()))
+
+
+def _bar(schedule: Schedule, progress: Progress) -> _Bar:
+    hidden = None if jax.process_index() == 0 else True
+    return _Bar(
+        total=schedule.total_steps, initial=progress.step, unit="step", disable=hidden
+    )
