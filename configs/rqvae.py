@@ -26,7 +26,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data = ConfigDict()
     # movielens-100k, movielens, folder, mmrec, synthetic
     config.data.source = "movielens-100k"
-    # Of folder sources; a relative one is also looked for in RFREC_DATA.
+    # Folder of the data; none takes the environment variable RFREC_DATA.
     config.data.path = optional(str)
     # Data sets of a folder, stacked for one quantizer; () if it holds one.
     config.data.names = ()
@@ -127,7 +127,6 @@ def _smoke(config: ConfigDict) -> None:
 
 def _ml1m_plain(config: ConfigDict) -> None:
     config.data.source = "folder"
-    config.data.path = "ml1m"
     config.data.names = ("ml1m_catalog",)
     config.data.features = ("text",)
     config.data.val_ratio = 0.1

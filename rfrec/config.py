@@ -124,7 +124,11 @@ def is_optional(config: ConfigDict, key: str) -> bool:
     """Returns whether a dotted key may be None."""
     *sections, name = key.split(".")
     section = value_at(config, ".".join(sections)) if sections else config
-    return isinstance(section.get_ref(name), Optional)
+    try:
+        return isinstance(section.get_ref(name), Optional)
+    except ValueError:
+        # A bare None: a config read back or copied, in which the key was optional.
+        return True
 
 
 def as_json(config: ConfigDict) -> dict[str, Any]:

@@ -223,7 +223,9 @@ def main(config: ConfigDict, workdir: Path) -> None:
     if not indices:
         logging.info("no picture of the codes: codes.json is not written yet")
     if not latents.exists():
-        logging.info("t-SNE skipped: no latents.npz, which large runs do not keep")
+        logging.info(
+            "t-SNE skipped: no latents.npz, which a run keeps unless it is large"
+        )
         return
     content = read_latents(latents)
     if len(content.items) < _FEWEST_ITEMS:

@@ -1,0 +1,109 @@
+# Copyright 2026 The rfrec Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Turns a MQL4GRec RQ-VAE checkpoint (.pth) into a run of rfrec, and exports codes.
+
+Only tensors are read (`weights_only`), never pickled code. Needs torch:
+`pip install 'rfrec[torch]'`.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from rfrec import config as cfg
+from rfrec.config import UserError
+from rfrec.launch import rqvae, runner, settings
+from rfrec.tokenizer import mql4grec, training
+from rfrec.train import loop
+from rfrec.train.checkpoint import Checkpoints
+
+
+def main(config: ConfigDict, workdir: Path) -> None:
+    """Reads the checkpoint, stores it as a run's only step, tokenizes the items."""
+    cfg.check(config, cfg.RF_RULES)
+    if config.checkpoint is None:
+        raise UserError("--config.checkpoint=FILE.pth is needed")
+    weights = mql4grec.read_state_dict(read_pth(Path(config.checkpoint)))
+    run_config = adapt(config.run, weights)
+    settings.check(run_config)
+    items = settings.load_items(run_config)
+    if items.values.shape[1] != weights.input_width:
+        raise UserError(
+            f"{config.checkpoint} reads vectors of width {weights.input_width}, the"
+            f" items have {items.values.shape[1]}: choose other data.features"
+        )
+    runner.open_workdir(workdir, run_config)
+    trainer = settings.trainer(run_config, items)
+    checkpoints = Checkpoints(workdir, lowest=rqvae.CRITERIA)
+    try:
+        store(trainer, weights, checkpoints, items.fingerprint)
+        chosen = run_config.codes.checkpoint
+        tokenized, models = rqvae.compare(training.Run(trainer), checkpoints, chosen)
+    finally:
+        checkpoints.close()
+    report = {"seconds": 0.0, "models": models}
+    rqvae.finish(run_config, items, tokenized, workdir, report)
+
+
+def read_pth(path: Path) -> dict[str, np.ndarray]:
+    """Returns the arrays of a checkpoint's `state_dict`.
+
+    Raises:
+      UserError: torch is missing, or the file is not such a checkpoint.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError("convert needs torch: pip install 'rfrec[torch]'") from error
+    if not path.exists():
+        raise UserError(f"{path} does not exist: correct --config.checkpoint")
+    try:
+        # MQL4GRec stores its command line beside the weights; a Namespace is harmless.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        arrays = content["state_dict"]
+        return {name: tensor.float().numpy() for name, tensor in arrays.items()}
+    except Exception as error:  # a damaged file can make torch raise anything
+        reason = str(error).strip().splitlines()[0][:160]
+        raise UserError(f"{path} is no MQL4GRec checkpoint ({reason})") from error
+
+
+def adapt(run_config: ConfigDict, weights: mql4grec.Weights) -> ConfigDict:
+    """Returns the run's config with the checkpoint's shape."""
+    config = run_config.copy_and_resolve_references()
+    with config.unlocked():
+        config.model.hidden = weights.hidden
+        config.model.latent_width = weights.latent_width
+        config.model.batch_norm = bool(weights.batch_stats)
+        config.codebook.sizes = weights.sizes
+        if len(config.codebook.sk_epsilons) != len(weights.sizes):
+            config.codebook.sk_epsilons = (0.0,)
+    return config
+
+
+def store(
+    trainer: training.Trainer,
+    weights: mql4grec.Weights,
+    checkpoints: Checkpoints,
+    fingerprint: str,
+) -> None:
+    """Stores the weights as the last step of the run."""
+    state = trainer.init()
+    model_state = dict(state.model_state)
+    if weights.batch_stats:
+        model_state["batch_stats"] = weights.batch_stats
+    step = trainer.schedule.total_steps
+    state = state.replace(
+        step=np.int32(step), params=weights.params, model_state=model_state
+    )
+    notes = {"items": fingerprint} | vars(loop.Progress(step=step))
+    checkpoints.save(step, state, notes=notes, metrics=None)
+    checkpoints.wait()
+    logging.info("stored %s", checkpoints.latest())
+
+
+if __name__ == "__main__":
+    runner.run(main, config=runner.default_config("convert"))
