@@ -39,7 +39,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
     config.model = ConfigDict()
     config.model.method = "rqvae"  # or rkmeans
-    config.model.hidden = (256, 128)
+    config.model.hidden = (256, 256)
     config.model.latent_width = 32
     config.model.dropout = 0.0
     config.model.batch_norm = False
@@ -58,11 +58,15 @@ def get_config(variant: str = "") -> ConfigDict:
     config.codebook.projection = False
     config.codebook.l2_normalize = False
     config.codebook.init = "kmeans"  # uniform
-    config.codebook.init_epoch = 1
+    config.codebook.init_epoch = 3
     # Until k-means the decoder gets the latents themselves.
     config.codebook.bypass = True
     config.codebook.init_on = "all"  # batch
     config.codebook.kmeans_iterations = 100
+    # Of so many seedings the one with the fewest conflicts is kept.
+    config.codebook.kmeans_restarts = 8
+    # After k-means only the decoder learns.
+    config.codebook.freeze = True
     # One for each level, or one for all; 0 takes the nearest code.
     config.codebook.sk_epsilons = (0.0,)
     config.codebook.sk_iterations = 50
@@ -82,7 +86,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
     config.optim = ConfigDict()
     config.optim.name = "adamw"  # adam, adagrad, sgd
-    config.optim.lr = 1e-3
+    config.optim.lr = 3e-3
     config.optim.schedule = "cosine"  # constant
     config.optim.min_lr = 1e-4
     config.optim.warmup_steps = 0
@@ -92,7 +96,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
     config.train = ConfigDict()
     config.train.epochs = 200
-    config.train.batch_size = 512
+    config.train.batch_size = 128
     config.train.eval_every = 10
     config.train.engine = "pmap"  # jit
     config.train.steps_per_call = 256
@@ -125,30 +129,45 @@ def _smoke(config: ConfigDict) -> None:
     config.train.eval_every = 2
 
 
-def _ml1m_plain(config: ConfigDict) -> None:
+def _ml1m_items(config: ConfigDict) -> None:
     config.data.source = "folder"
     config.data.names = ("ml1m_catalog",)
     config.data.features = ("text",)
     config.data.val_ratio = 0.1
-    config.codebook.init_on = "batch"
-    config.codebook.kmeans_iterations = 50
-    config.model.initializer = "normal"
-    config.loss.beta_warmup_epochs = 50.0
-    config.optim.name = "adam"
 
 
 def _ml1m(config: ConfigDict) -> None:
-    _ml1m_plain(config)
-    config.model.initializer = "xavier"
+    _ml1m_items(config)
+
+
+def _one_phase(config: ConfigDict) -> None:
+    """Trains encoder, codebooks and decoder together, as the references do."""
+    config.codebook.bypass = False
+    config.codebook.freeze = False
+    config.codebook.kmeans_restarts = 1
+    config.codebook.init_on = "batch"
+    config.optim.lr = 1e-3
+
+
+def _ml1m_plain(config: ConfigDict) -> None:
+    _ml1m_items(config)
+    _one_phase(config)
+    config.model.hidden = (256, 128)
+    config.model.initializer = "normal"
+    config.codebook.init_epoch = 1
+    config.codebook.kmeans_iterations = 50
+    config.loss.beta_warmup_epochs = 50.0
+    config.optim.name = "adam"
+    config.train.batch_size = 512
 
 
 def _mql4grec(config: ConfigDict) -> None:
+    _one_phase(config)
     config.data.source = "folder"
     config.data.scale = "none"
     config.model.hidden = (2048, 1024, 512, 256, 128, 64)
     config.codebook.sizes = (256, 256, 256, 256)
     config.codebook.init_epoch = 0
-    config.codebook.init_on = "batch"
     config.codebook.sk_epsilons = (0.0, 0.0, 0.0, 0.003)
     config.optim.schedule = "constant"
     config.optim.weight_decay = 1e-4
@@ -159,6 +178,7 @@ def _mql4grec(config: ConfigDict) -> None:
 
 
 def _tiger(config: ConfigDict) -> None:
+    _one_phase(config)
     config.data.source = "folder"
     config.data.scale = "none"
     config.data.val_ratio = 0.05

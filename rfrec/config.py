@@ -49,7 +49,9 @@ def choose_variant(variant: str, variants: Mapping[str, Callable[[ConfigDict], N
     """
     if variant not in variants:
         known = ", ".join(name for name in variants if name)
-        raise UserError(f"config variant {variant!r} does not exist: use one of {known}")
+        raise UserError(
+            f"config variant {variant!r} does not exist: use one of {known}"
+        )
     return variants[variant]
 
 
@@ -157,9 +159,13 @@ def read_config(path: Path) -> ConfigDict:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist: is this the folder of a run?") from error
+        raise UserError(
+            f"{path} does not exist: is this the folder of a run?"
+        ) from error
     except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not JSON ({error}): use another --workdir") from error
+        raise UserError(
+            f"{path} is not JSON ({error}): use another --workdir"
+        ) from error
     if not isinstance(values, dict):
         raise UserError(f"{path} holds no config: use another --workdir")
     return ConfigDict(_tuples(values))

@@ -117,7 +117,7 @@ def compare_run(run: Path, reference_numbers: Path) -> str:
     """
     path = run / "report.json"
     report = _load(path, "finish the run of rfrec.launch.rqvae")
-    own = [_HEADER]
+    own: list[tuple[Any, ...]] = [_HEADER]
     for when in ("before", "after"):
         perplexity = _at(path, report, "levels", 0, "perplexity", kind=float)
         own.append(
@@ -129,7 +129,9 @@ def compare_run(run: Path, reference_numbers: Path) -> str:
                 perplexity if when == "before" else None,
             )
         )
-    levels = [("level", "size", "used", "share", "perplexity", "entropy")]
+    levels: list[tuple[Any, ...]] = [
+        ("level", "size", "used", "share", "perplexity", "entropy")
+    ]
     for i in range(len(_at(path, report, "levels", kind=list))):
         size, used = (
             _at(path, report, "levels", i, name, kind=int) for name in ("size", "used")
@@ -151,7 +153,7 @@ def _published(path: Path) -> list[str]:
         data = _at(path, numbers, "tokenizer", i, kind=dict)
         title = f"published: {data.get('dataset')} ({data.get('protocol')})"
         keys = ("items", "distinct_codes", "conflict_items", "level1_perplexity")
-        rows = [_HEADER]
+        rows: list[tuple[Any, ...]] = [_HEADER]
         for j, _ in enumerate(_at(path, data, "rows", kind=list)):
             row = _at(path, data, "rows", j, kind=dict)
             system = _at(path, row, "system", kind=str)

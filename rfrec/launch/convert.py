@@ -2,7 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turns a MQL4GRec RQ-VAE checkpoint (.pth) into a run of rfrec, and exports codes.
 
-Only tensors are read (`weights_only`), never pickled code. Needs torch:
+python -m rfrec.launch.convert --checkpoint=best_collision_model.pth \\
+    --config=configs/rqvae.py:mql4grec --workdir=runs/theirs \\
+    --config.data.path=FOLDER --config.data.features=text
+
+The config is that of the run that is made; its model and codebook sizes are taken from
+the checkpoint. Only tensors are read (`weights_only`), never pickled code. Needs torch:
 `pip install 'rfrec[torch]'`.
 """
 
@@ -10,29 +15,30 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from absl import logging
+from absl import flags, logging
 from ml_collections import ConfigDict
 
-from rfrec import config as cfg
 from rfrec.config import UserError
 from rfrec.launch import rqvae, runner, settings
 from rfrec.tokenizer import mql4grec, training
 from rfrec.train import loop
 from rfrec.train.checkpoint import Checkpoints
 
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "MQL4GRec's FILE.pth.")
+
 
 def main(config: ConfigDict, workdir: Path) -> None:
     """Reads the checkpoint, stores it as a run's only step, tokenizes the items."""
-    cfg.check(config, cfg.RF_RULES)
-    if config.checkpoint is None:
-        raise UserError("--config.checkpoint=FILE.pth is needed")
-    weights = mql4grec.read_state_dict(read_pth(Path(config.checkpoint)))
-    run_config = adapt(config.run, weights)
+    if _CHECKPOINT.value is None:
+        raise UserError("--checkpoint=FILE.pth is needed")
+    path = Path(_CHECKPOINT.value).expanduser()
+    weights = mql4grec.read_state_dict(read_pth(path))
+    run_config = adapt(config, weights)
     settings.check(run_config)
     items = settings.load_items(run_config)
     if items.values.shape[1] != weights.input_width:
         raise UserError(
-            f"{config.checkpoint} reads vectors of width {weights.input_width}, the"
+            f"{path} reads vectors of width {weights.input_width}, the"
             f" items have {items.values.shape[1]}: choose other data.features"
         )
     runner.open_workdir(workdir, run_config)
@@ -59,7 +65,7 @@ def read_pth(path: Path) -> dict[str, np.ndarray]:
     except ImportError as error:
         raise UserError("convert needs torch: pip install 'rfrec[torch]'") from error
     if not path.exists():
-        raise UserError(f"{path} does not exist: correct --config.checkpoint")
+        raise UserError(f"{path} does not exist: correct --checkpoint")
     try:
         # MQL4GRec stores its command line beside the weights; a Namespace is harmless.
         with torch.serialization.safe_globals([argparse.Namespace]):
@@ -106,4 +112,4 @@ def store(
 
 
 if __name__ == "__main__":
-    runner.run(main, config=runner.default_config("convert"))
+    runner.run(main, config=runner.default_config("rqvae") + ":mql4grec")

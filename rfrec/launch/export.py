@@ -11,6 +11,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from jaxtyping import Float, Int
@@ -53,23 +55,14 @@ def residual_kmeans(
     iterations: int,
 ) -> Tokenized:
     """Tokenizes without training: k-means, level by level, on the items themselves."""
-    import jax
-    import jax.numpy as jnp
-
     x = jnp.asarray(values, jnp.float32)
-    codebooks = kmeans.fit_residual(
-        jax.random.key(seed), x, sizes, iterations=iterations
-    )
-    residual, codes = x, []
-    for codebook in codebooks:
-        code = jnp.argmin(kmeans.squared_distances(residual, codebook), axis=1)
-        codes.append(code)
-        residual = residual - codebook[code]
+    fit = kmeans.fit_residual(jax.random.key(seed), x, sizes, iterations=iterations)
+    energy = jnp.sum(fit.residual**2) / jnp.maximum(jnp.sum(x**2), 1e-30)
     return Tokenized(
-        codes=np.stack(codes, axis=1).astype(np.int32),
+        codes=np.asarray(fit.codes),
         latents=np.asarray(x),
-        codebooks=tuple(np.asarray(c) for c in codebooks),
-        energy_left=float(jnp.sum(residual**2) / jnp.maximum(jnp.sum(x**2), 1e-30)),
+        codebooks=tuple(np.asarray(c) for c in fit.codebooks),
+        energy_left=float(energy),
     )
 
 

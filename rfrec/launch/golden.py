@@ -104,8 +104,8 @@ def expect_shape(arrays: Arrays, name: str, shape: tuple[int | None, ...]) -> No
         g == s if s is not None else g > 0 for g, s in zip(got, shape, strict=True)
     )
     if not fits:
-        wanted = tuple("*" if s is None else s for s in shape)
-        raise UserError(f"array {name!r} has shape {got}, not {wanted}")
+        wanted = ", ".join("any" if s is None else str(s) for s in shape)
+        raise UserError(f"array {name!r} has shape {got}, not ({wanted})")
 
 
 def is_sinkhorn(arrays: Arrays) -> bool:
@@ -118,7 +118,7 @@ def check_sinkhorn(arrays: Arrays) -> list[Check]:
     plans = {name: _epsilon(name) for name in arrays if name.startswith("Q_eps")}
     expect(arrays, {"d", "centered", *plans})
     expect_shape(arrays, "d", (None, None))
-    d, centered = arrays["d"], arrays["centered"]
+    d, centered = (arrays[name].astype(np.float64) for name in ("d", "centered"))
     for name in ("centered", *plans):
         expect_shape(arrays, name, d.shape)
     with jax.enable_x64(True):

@@ -7,7 +7,7 @@ from the trainer's own compiled step.
 """
 
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -17,7 +17,15 @@ from jaxtyping import Float
 from rfrec.config import UserError
 from rfrec.launch import golden
 from rfrec.launch.golden import Arrays, Check, exact, near
-from rfrec.tokenizer import loss, mql4grec, quantizer, rqvae, training
+from rfrec.tokenizer import (
+    catalogue,
+    codebooks,
+    loss,
+    mql4grec,
+    quantizer,
+    rqvae,
+    training,
+)
 from rfrec.train import loop, optim, partition
 from rfrec.train import state as train_state
 from rfrec.typing import PyTree
@@ -111,7 +119,7 @@ def _passes(record: _Recorded) -> list[Check]:
 
     def run(training: bool) -> tuple[rqvae.Output, loss.Losses]:
         def forward(variables, x):
-            output = model.apply(variables, x, training=training)
+            output: Any = model.apply(variables, x, training=training)
             rows = loss.row_losses(output, x, _OBJECTIVE, beta=_OBJECTIVE.beta)
             return output, jax.tree.map(lambda row: row.mean(), rows)
 
@@ -148,8 +156,8 @@ def _distances(record: _Recorded, quantized: quantizer.Quantized) -> list[Check]
         jax.vmap(quantizer.code_distances, (0, None, None)), (1, 0, None), 1
     )(quantized.residuals, record.weights.params["codebook"], "l2")
     checks = []
-    for name in filter(_DISTANCES.fullmatch, arrays):
-        level, rows = _DISTANCES.fullmatch(name)[1], len(arrays["x"])
+    for match in filter(None, map(_DISTANCES.fullmatch, arrays)):
+        name, level, rows = match[0], match[1], len(arrays["x"])
         if level is not None:
             if int(level) >= len(sizes):
                 raise UserError(f"array {name!r}: there are {len(sizes)} levels")
@@ -193,14 +201,14 @@ def _train(
     trainer = training.Trainer(
         arch=record.arch,
         objective=_OBJECTIVE,
-        codebooks=training.Codebooks(init="uniform"),
+        codebooks=codebooks.Codebooks(init="uniform"),
         optimizer=optimizer,
         schedule=loop.Schedule(1, steps, steps, 1),
         batch_size=size,
         seed=0,
         # One device, since recorded batches need not divide by more.
         engine=partition.make_engine("pmap", devices=jax.local_devices()[:1]),
-        items=training.Items(
+        items=catalogue.Items(
             values=batches.reshape(-1, width).astype(np.float32),
             train=rows.ravel(),
             validation=rows[:0, 0],
@@ -210,7 +218,7 @@ def _train(
         params=record.weights.params, model_state={}, optimizer=optimizer, seed=0
     )
     engine = trainer.engine
-    state, losses = trainer.compile_steps()(
+    state, losses = trainer.compile_steps(frozen=False)(
         engine.replicate(state),
         trainer.place_vectors(),
         trainer.place_batches(rows),

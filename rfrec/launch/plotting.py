@@ -19,8 +19,9 @@ from jaxtyping import Float, Int
 from rfrec.config import UserError
 
 _BLUE, _ORANGE, _GREEN, _RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-_PINK, _SKY, _YELLOW = "#CC79A7", "#56B4E9", "#F0E442"
-_COLOURS = (_BLUE, _ORANGE, _GREEN, _RED, _PINK, _SKY, _YELLOW)
+# Black stands in for their yellow, which is lost on white.
+_PINK, _SKY, _BLACK = "#CC79A7", "#56B4E9", "#222222"
+_COLOURS = (_BLUE, _ORANGE, _GREEN, _RED, _PINK, _SKY, _BLACK)
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _LOSSES = ("loss", "reconstruction", "quantization")
 # Wider than this, a curve is read on a logarithmic axis.
@@ -118,9 +119,11 @@ def draw_curves(rows: Sequence[dict[str, Any]]) -> Any:
         xlabel="epoch",
         ylabel="conflict items, % of all items",
     )
+    collisions.margins(y=0.15)
     collisions.set_ylim(bottom=0)
     for axis in (losses, collisions):
         axis.grid(alpha=0.3)
+        axis.xaxis.get_major_locator().set_params(integer=True)
     return figure
 
 
@@ -177,6 +180,7 @@ def draw_levels(rows: Sequence[dict[str, Any]]) -> Any:
     for axis in (used, perplexity):
         axis.set(xlabel="epoch", ylim=(0, 104))
         axis.grid(alpha=0.3)
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.legend(frameon=False)
     return figure
 

@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import app, flags, logging
@@ -23,7 +24,7 @@ _PREEMPTED = 143
 
 
 def run(
-    main: Callable[[ConfigDict, Path | None], None],
+    main: Callable[[ConfigDict, Any], None],
     *,
     config: str,
     workdir: bool = True,
@@ -31,7 +32,7 @@ def run(
     """Parses flags, runs a main, and turns errors of the user into one line.
 
     Args:
-      main: Gets the locked config and the run's folder.
+      main: Gets the locked config and the run's folder (None without --workdir).
       config: Default of --config, relative to the checkout.
       workdir: Whether --workdir must be given.
     """
@@ -50,8 +51,8 @@ def run(
                 "--workdir=FOLDER is needed: all that a run makes goes there"
             )
         logging.set_verbosity(logging.INFO)
-        # orbax reports every file it writes.
-        logging.get_absl_logger().addFilter(_own_messages)
+        # orbax reports every file it writes, jax every backend it does not find.
+        logging.get_absl_handler().addFilter(_own_messages)
         _join_processes()
         path = Path(folder.value).expanduser() if folder.value else None
         if flags.FLAGS.profile:

@@ -10,7 +10,7 @@ from rfrec import config as cfg
 from rfrec.config import UserError
 from rfrec.data import sources
 from rfrec.data.features import ItemVectors
-from rfrec.tokenizer import loss, quantizer, rqvae, training
+from rfrec.tokenizer import catalogue, codebooks, loss, quantizer, rqvae, training
 from rfrec.train import loop, optim, partition
 
 # Items above this size are streamed when train.resident is auto.
@@ -42,6 +42,7 @@ RULES: cfg.Rules = {
     "codebook.init_epoch": cfg.at_least(0),
     "codebook.init_on": cfg.one_of("all", "batch"),
     "codebook.kmeans_iterations": cfg.at_least(1),
+    "codebook.kmeans_restarts": cfg.at_least(1),
     "codebook.sk_epsilons": cfg.each(cfg.at_least(0), least=1),
     "codebook.sk_iterations": cfg.at_least(1),
     "codebook.temperature": cfg.each(cfg.above(0), least=2),
@@ -103,6 +104,13 @@ def check(config: ConfigDict) -> None:
         "codebook.estimator=gumbel and codebook.sk_epsilons>0": max(book.sk_epsilons)
         > 0
         and book.estimator == "gumbel",
+        "codebook.freeze and codebook.init=uniform": book.freeze
+        and book.init == "uniform",
+        "codebook.freeze and codebook.learned_by=ema": book.freeze
+        and book.learned_by == "ema",
+        "codebook.freeze and model.batch_norm": book.freeze and config.model.batch_norm,
+        "codebook.bypass and codebook.init=uniform": book.bypass
+        and book.init == "uniform",
         "loss.multi_hot=bce and model.normalize_input": config.model.normalize_input
         and config.loss.multi_hot == "bce",
         "optim.min_lr > optim.lr": config.optim.min_lr > config.optim.lr,
@@ -179,7 +187,7 @@ def trainer(config: ConfigDict, vectors: ItemVectors) -> training.Trainer:
     values, batch = vectors.values, config.train.batch_size
     engine = partition.make_engine(config.train.engine)
     engine.check_batch(batch, "config.train.batch_size")
-    train, validation = training.split_items(
+    train, validation = catalogue.split_items(
         len(values), config.data.val_ratio, config.seed
     )
     if not len(train):
@@ -202,12 +210,14 @@ def trainer(config: ConfigDict, vectors: ItemVectors) -> training.Trainer:
     return training.Trainer(
         arch=architecture(config, values.shape[1]),
         objective=loss.Objective(**config.loss),
-        codebooks=training.Codebooks(
+        codebooks=codebooks.Codebooks(
             init=book.init,
             init_epoch=book.init_epoch,
             init_on=book.init_on,
             bypass=book.bypass,
             kmeans_iterations=book.kmeans_iterations,
+            kmeans_restarts=book.kmeans_restarts,
+            freeze=book.freeze,
             ema_decay=book.ema_decay,
             revive_below=book.revive_below,
             temperature=tuple(book.temperature),
@@ -218,7 +228,7 @@ def trainer(config: ConfigDict, vectors: ItemVectors) -> training.Trainer:
         batch_size=batch,
         seed=config.seed,
         engine=engine,
-        items=training.Items(
+        items=catalogue.Items(
             values=values,
             train=train,
             validation=validation,

@@ -126,22 +126,34 @@ def fit(
     return KMeans(centers, inertia, done)
 
 
+class ResidualKMeans(NamedTuple):
+    """A codebook for each level, and the codes of the vectors they were fitted to."""
+
+    codebooks: tuple[Float[Array, "_ D"], ...]
+    codes: Int[Array, "N Q"]
+    residual: Float[Array, "N D"]
+
+
 def fit_residual(
     key: PRNGKeyArray,
     x: Float[Array, "N D"],
     sizes: Sequence[int],
     *,
     iterations: int = 100,
-) -> list[Float[Array, "K_level D"]]:
+) -> ResidualKMeans:
     """Fits one codebook a level on the residuals of the levels before.
 
-    Returns:
-      A codebook for each of `sizes`.
+    Args:
+      key: Source of the seedings.
+      x: Vectors.
+      sizes: Number of codes of each level.
+      iterations: Upper bound of Lloyd iterations a level.
     """
-    codebooks, residual = [], x
+    codebooks, codes, residual = [], [], x
     for level_key, k in zip(jax.random.split(key, len(sizes)), sizes, strict=True):
         centers = fit(level_key, residual, k, iterations=iterations).centers
-        codes = jnp.argmin(squared_distances(residual, centers), axis=1)
+        code = jnp.argmin(squared_distances(residual, centers), axis=1)
         codebooks.append(centers)
-        residual = residual - centers[codes]
-    return codebooks
+        codes.append(code.astype(jnp.int32))
+        residual = residual - centers[code]
+    return ResidualKMeans(tuple(codebooks), jnp.stack(codes, axis=1), residual)

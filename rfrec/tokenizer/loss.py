@@ -124,9 +124,7 @@ def row_losses(
     return Losses(total, recon, quantization)
 
 
-def beta_at(
-    epoch: float | Float[Array, ""], objective: Objective
-) -> Float[Array, ""]:
+def beta_at(epoch: float | Float[Array, ""], objective: Objective) -> Float[Array, ""]:
     """Returns the commitment weight at a (fractional) epoch."""
     warmup = objective.beta_warmup_epochs
     share = 1.0 if warmup <= 0 else jnp.minimum(epoch / warmup, 1.0)

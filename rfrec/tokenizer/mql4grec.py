@@ -62,7 +62,9 @@ def read_state_dict(arrays: Mapping[str, np.ndarray]) -> Weights:
         else:
             raise UserError(f"{name} is not a parameter of a MQL4GRec RQ-VAE")
     if not (layers["encoder"] and layers["decoder"] and codebooks):
-        raise UserError("encoder, decoder or codebooks of a MQL4GRec RQ-VAE are missing")
+        raise UserError(
+            "encoder, decoder or codebooks of a MQL4GRec RQ-VAE are missing"
+        )
     encoder, encoder_stats = _mlp(layers["encoder"], "encoder")
     decoder, decoder_stats = _mlp(layers["decoder"], "decoder")
     books = [codebooks[level] for level in sorted(codebooks)]

@@ -6,96 +6,24 @@ Item vectors [N D] (in memory or memory-mapped) flow in; the loop's `Program` co
 """
 
 import dataclasses
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from rfrec.codes import table
-from rfrec.tokenizer import kmeans, loss, rqvae
+from rfrec.tokenizer import catalogue, loss, rqvae
+from rfrec.tokenizer import codebooks as codebooks_lib
 from rfrec.train import loop, partition
 from rfrec.train.state import TrainState, create, step_key
 from rfrec.typing import PyTree
 
 # Rows of one block of an evaluation.
 _EVAL_ROWS = 2048
-
-
-@dataclasses.dataclass(frozen=True)
-class Codebooks:
-    """How codebooks start and are updated.
-
-    Attributes:
-      init: `uniform` in (-1/K, 1/K), or `kmeans` on the residuals of each level.
-      init_epoch: Epochs done before k-means: 0 at the first step (MQL4GRec, TIGER),
-        1 after one epoch, when latents mean something.
-      bypass: Until k-means the decoder gets the latents themselves and the codebook
-        no loss, so that the vectors clustered are those of a trained autoencoder; else
-        the random codebook is trained with.
-      init_on: `batch`: the first batch of that epoch; `all`: every training item.
-      kmeans_iterations: Most Lloyd iterations.
-      ema_decay: Of the moving averages, for `learned_by=ema`.
-      revive_below: Average uses in a batch below which an EMA code is revived.
-      temperature: Gumbel softmax temperature at the first and from the last annealed
-        epoch on, exponentially in between.
-      temperature_epochs: Epochs over which the temperature is annealed.
-    """
-
-    init: Literal["uniform", "kmeans"] = "kmeans"
-    init_epoch: int = 0
-    bypass: bool = False
-    init_on: Literal["batch", "all"] = "batch"
-    kmeans_iterations: int = 100
-    ema_decay: float = 0.99
-    revive_below: float = 0.0
-    temperature: tuple[float, float] = (1.0, 1.0)
-    temperature_epochs: float = 1.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Items:
-    """Item vectors and which of them are trained on.
-
-    Attributes:
-      values: Vectors, float16 or float32, perhaps memory-mapped.
-      train: Rows to train on.
-      validation: Rows held out, perhaps none.
-      multi_hot: True for the columns of multi-hot features; None if there are none.
-      resident: Whether all vectors live on every device; else batches are read from
-        `values` as they are needed.
-    """
-
-    values: Float[np.ndarray, "N D"]
-    train: Int[np.ndarray, " T"]
-    validation: Int[np.ndarray, " V"]
-    multi_hot: Bool[np.ndarray, " D"] | None = None
-    resident: bool = True
-
-
-def split_items(
-    num_items: int, val_ratio: float, seed: int
-) -> tuple[Int[np.ndarray, " T"], Int[np.ndarray, " V"]]:
-    """Holds out a random share of the items; returns training and held-out rows."""
-    order = np.random.default_rng([seed, 1]).permutation(num_items)
-    held = int(round(val_ratio * num_items))
-    return np.sort(order[held:]), np.sort(order[:held])
-
-
-def epoch_rows(
-    rows: Int[np.ndarray, " T"], batch_size: int, *, seed: int, epoch: int
-) -> Int[np.ndarray, "S B"]:
-    """Returns the rows of each batch of an epoch, shuffled by seed and epoch.
-
-    Every batch is full: the last one is filled up from the beginning of the order, so
-    that no reduction needs weights and every engine sees equal parts.
-    """
-    order = np.random.default_rng([seed, 2, epoch]).permutation(rows)
-    steps = -(-len(rows) // batch_size)
-    return np.resize(order, (steps, batch_size)).astype(np.int32)
 
 
 class Evaluation(NamedTuple):
@@ -127,13 +55,13 @@ class Trainer:
 
     arch: rqvae.Architecture
     objective: loss.Objective
-    codebooks: Codebooks
+    codebooks: codebooks_lib.Codebooks
     optimizer: optax.GradientTransformation
     schedule: loop.Schedule
     batch_size: int
     seed: int
     engine: partition.Engine
-    items: Items
+    items: catalogue.Items
 
     @property
     def model(self) -> rqvae.RQVAE:
@@ -150,7 +78,9 @@ class Trainer:
         variables = jax.jit(model.init)(key, x)
         params = variables.pop("params")
         if self.arch.normalize_input:
-            variables["inputs"] = _statistics(self.items.values[self.items.train])
+            variables["inputs"] = catalogue.column_statistics(
+                self.items.values[self.items.train]
+            )
         state = create(
             params=params,
             model_state=variables,
@@ -159,52 +89,31 @@ class Trainer:
         )
         return jax.tree.map(np.asarray, state)
 
-    def step(self, state: TrainState, x: Float[Array, "B D"]):
+    def step(
+        self, state: TrainState, x: Float[Array, "B D"], *, frozen: bool = False
+    ) -> tuple[TrainState, loss.Losses]:
         """Does one step on the rows of this device.
+
+        Args:
+          state: Before the step.
+          x: Item vectors.
+          frozen: Whether only the decoder learns.
 
         Returns:
           The new state and the losses of the whole batch.
         """
         axis = self.engine.axis_name
-        noise_key, revive_key = jax.random.split(step_key(state))
-        epoch = state.step / self.schedule.steps_per_epoch
-        noisy = self.arch.dropout > 0 or self.arch.quantization.estimator == "gumbel"
-        keys = partition.row_keys(noise_key, x.shape[0], axis) if noisy else None
-        bypass = None
-        if self.codebooks.bypass:
-            bypass = epoch < self.codebooks.init_epoch
-
-        def objective(params):
-            output, updated = self.model.apply(
-                {"params": params, **state.model_state},
-                x,
-                training=True,
-                keys=keys,
-                temperature=temperature_at(epoch, self.codebooks),
-                bypass=bypass,
-                mutable=["batch_stats"],
-            )
-            rows = loss.row_losses(
-                output,
-                x,
-                self.objective,
-                beta=loss.beta_at(epoch, self.objective),
-                multi_hot=self.items.multi_hot,
-                bypass=bypass,
-            )
-            losses = jax.tree.map(jnp.mean, rows)
-            return losses.total, (losses, updated, output.quantized)
-
-        grads, (losses, updated, quantized) = jax.grad(objective, has_aux=True)(
-            state.params
-        )
+        gradient = jax.grad(self._objective, has_aux=True)
+        grads, (losses, updated, quantized) = gradient(state.params, state, x, frozen)
         grads, losses = partition.mean((grads, losses), axis)
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
+        if frozen:
+            # Momentum and weight decay would go on moving what has no gradient.
+            fixed = {k: u for k, u in updates.items() if k != "decoder"}
+            updates = updates | jax.tree.map(jnp.zeros_like, fixed)
         model_state = {**state.model_state, **updated}
         if self.arch.learned_by == "ema":
-            model_state["codebook"] = self._move_codebook(
-                model_state["codebook"], quantized, revive_key
-            )
+            model_state["codebook"] = self._move_codebook(state, quantized)
         state = state.replace(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
@@ -213,7 +122,39 @@ class Trainer:
         )
         return state, losses
 
-    def _move_codebook(self, codebook: PyTree, quantized, key) -> PyTree:
+    def _objective(self, params: PyTree, state: TrainState, x, frozen: bool):
+        """Returns the loss of this device's rows, and what came with it."""
+        if frozen:
+            fixed = {k: v for k, v in params.items() if k != "decoder"}
+            params = params | lax.stop_gradient(fixed)
+        epoch = state.step / self.schedule.steps_per_epoch
+        before = epoch < self.codebooks.init_epoch if self.codebooks.bypass else None
+        noisy = self.arch.dropout > 0 or self.arch.quantization.estimator == "gumbel"
+        key, keys = jax.random.fold_in(step_key(state), 0), None
+        if noisy:
+            keys = partition.row_keys(key, x.shape[0], self.engine.axis_name)
+        output, updated = self.model.apply(
+            {"params": params, **state.model_state},
+            x,
+            training=True,
+            keys=keys,
+            temperature=codebooks_lib.temperature_at(epoch, self.codebooks),
+            bypass=before,
+            mutable=["batch_stats"],
+        )
+        rows = loss.row_losses(
+            output,
+            x,
+            self.objective,
+            beta=loss.beta_at(epoch, self.objective),
+            multi_hot=self.items.multi_hot,
+            bypass=before,
+        )
+        losses = jax.tree.map(jnp.mean, rows)
+        return losses.total, (losses, updated, output.quantized)
+
+    def _move_codebook(self, state: TrainState, quantized) -> PyTree:
+        codebook = state.model_state["codebook"]
         averages, vectors = rqvae.update_averages(
             rqvae.Averages(codebook["counts"], codebook["sums"]),
             quantized.residuals,
@@ -221,12 +162,12 @@ class Trainer:
             decay=self.codebooks.ema_decay,
             revive_below=self.codebooks.revive_below,
             mask=self.arch.quantization.mask,
-            key=key,
+            key=jax.random.fold_in(step_key(state), 1),
             axis_name=self.engine.axis_name,
         )
         return {"vectors": vectors, **averages._asdict()}
 
-    def compile_steps(self):
+    def compile_steps(self, *, frozen: bool):
         """Compiles `(state, vectors, batches, count) -> (state, losses)`.
 
         One call does `count` steps, known only when it runs, so that calls of every
@@ -239,7 +180,8 @@ class Trainer:
                 state, logs = carry
                 batch = lax.dynamic_index_in_dim(batches, i, keepdims=False)
                 x = vectors[batch] if resident else batch
-                state, losses = self.step(state, x.astype(jnp.float32))
+                x = x.astype(jnp.float32)
+                state, losses = self.step(state, x, frozen=frozen)
                 return state, jax.tree.map(lambda a, b: a.at[i].set(b), logs, losses)
 
             logs = loss.Losses(*(jnp.zeros(batches.shape[0]) for _ in range(3)))
@@ -296,43 +238,8 @@ class Trainer:
             return self.engine.shard(lambda part: rows[:, part], rows.shape)
         shape = (*rows.shape, self.arch.input_width)
         return self.engine.shard(
-            lambda part: _read_rows(self.items.values, rows[:, part]), shape
+            lambda part: catalogue.read_rows(self.items.values, rows[:, part]), shape
         )
-
-
-def temperature_at(epoch: Float[Array, ""], settings: Codebooks) -> Float[Array, ""]:
-    """Returns the Gumbel temperature at a (fractional) epoch."""
-    first, last = settings.temperature
-    share = jnp.minimum(epoch / settings.temperature_epochs, 1.0)
-    return first * (last / first) ** share
-
-
-def _statistics(x: Float[np.ndarray, "T D"]) -> dict[str, Float[np.ndarray, " D"]]:
-    """Returns mean and deviation of the columns; constant columns keep their scale."""
-    mean, deviation = x.mean(axis=0, dtype="f8"), x.std(axis=0, dtype="f8")
-    deviation = np.where(deviation > 1e-6, deviation, 1.0)
-    return {"mean": mean.astype("f4"), "deviation": deviation.astype("f4")}
-
-
-def _read_rows(
-    values: Float[np.ndarray, "N D"], rows: Int[np.ndarray, "S B"]
-) -> Float[np.ndarray, "S B D"]:
-    """Reads rows of a memory map in ascending order, which disks prefer."""
-    flat, inverse = np.unique(rows, return_inverse=True)
-    return np.asarray(values[flat])[inverse].reshape(*rows.shape, values.shape[1])
-
-
-def set_codebook(
-    state: TrainState, vectors: Float[np.ndarray, "Q K W"], arch: rqvae.Architecture
-) -> TrainState:
-    """Replaces the codebook of a host state."""
-    if arch.learned_by == "gradient" and not arch.projection:
-        params = {**state.params, "codebook": vectors}
-        return state.replace(params=params)
-    codebook = {**state.model_state["codebook"], "vectors": vectors}
-    if arch.learned_by == "ema":
-        codebook |= {"counts": np.ones(vectors.shape[:2], "f4"), "sums": vectors}
-    return state.replace(model_state={**state.model_state, "codebook": codebook})
 
 
 class Run:
@@ -341,14 +248,17 @@ class Run:
     def __init__(self, trainer: Trainer):
         self.trainer = trainer
         self._vectors = trainer.place_vectors()
-        self._steps = trainer.compile_steps()
+        self._steps = trainer.compile_steps(frozen=False)
+        self._frozen_steps = trainer.compile_steps(frozen=True)
         self._evaluate = trainer.compile_evaluation()
         self._epoch = (-1, np.zeros((0, 0), np.int32))
 
     def _batches(self, epoch: int) -> Int[np.ndarray, "S B"]:
         if self._epoch[0] != epoch:
             t = self.trainer
-            rows = epoch_rows(t.items.train, t.batch_size, seed=t.seed, epoch=epoch)
+            rows = catalogue.epoch_rows(
+                t.items.train, t.batch_size, seed=t.seed, epoch=epoch
+            )
             self._epoch = (epoch, rows)
         return self._epoch[1]
 
@@ -367,7 +277,10 @@ class Run:
         rows = np.concatenate(parts)
         most = schedule.steps_per_call
         padded = np.concatenate([rows, np.zeros((most - count, rows.shape[1]), "i4")])
-        state, losses = self._steps(
+        settings = self.trainer.codebooks
+        frozen = settings.freeze and first >= settings.init_epoch * size
+        steps = self._frozen_steps if frozen else self._steps
+        state, losses = steps(
             state, self._vectors, self.trainer.place_batches(padded), np.int32(count)
         )
         losses = self.trainer.engine.fetch(losses)
@@ -397,9 +310,7 @@ class Run:
             _, result = self._evaluate(state, self._vectors, batches, np.int32(0))
             results.append(trainer.engine.fetch(result))
         joined = jax.tree.map(lambda *a: np.concatenate(a), *results)
-        return jax.tree.map(
-            lambda a: a.reshape(-1, *a.shape[2:])[: len(rows)], joined
-        )
+        return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[: len(rows)], joined)
 
     def _begin_epoch(self, state, epoch: int):
         """Initialises the codebooks by k-means."""
@@ -407,16 +318,13 @@ class Run:
         rows = trainer.items.train
         if settings.init_on == "batch":
             rows = self._batches(epoch)[0]
-        latents = self.evaluate(state, rows).latents
-        spec = trainer.arch.quantization
-        codebooks = kmeans.fit_residual(
+        vectors = codebooks_lib.fit(
             jax.random.fold_in(jax.random.key(trainer.seed), 1),
-            jnp.asarray(latents),
-            spec.sizes,
-            iterations=settings.kmeans_iterations,
+            jnp.asarray(self.evaluate(state, rows).latents),
+            trainer.arch.quantization.sizes,
+            settings,
         )
-        vectors = np.asarray(rqvae.pad_codebooks(codebooks, max(spec.sizes)))
-        host = set_codebook(trainer.engine.fetch(state), vectors, trainer.arch)
+        host = codebooks_lib.replace(trainer.engine.fetch(state), vectors, trainer.arch)
         return trainer.engine.replicate(host)
 
     def _metrics(self, state) -> dict[str, Any]:
@@ -427,20 +335,25 @@ class Run:
 
 
 def metrics(
-    result: Evaluation, items: Items, sizes: tuple[int, ...]
+    result: Evaluation, items: catalogue.Items, sizes: tuple[int, ...]
 ) -> dict[str, Any]:
     """Summarises an evaluation of all items.
 
     `energy_left` is the summed squared error of the reconstruction over the summed
-    squares of the items; `loss` is that of the held-out items, or of all if there are
-    none.
+    squares of the items; `loss` and `held_out_energy_left` are those of the held-out
+    items, or of all if there are none.
     """
     held = items.validation if len(items.validation) else slice(None)
+
+    def energy_left(rows) -> float:
+        square = float(result.square[rows].sum(dtype="f8"))
+        return float(result.error[rows].sum(dtype="f8")) / max(square, 1e-30)
+
     summary = {
         "loss": float(result.loss[held].mean(dtype="f8")),
         "train_loss": float(result.loss[items.train].mean(dtype="f8")),
         "reconstruction": float(result.reconstruction.mean(dtype="f8")),
-        "energy_left": float(result.error.sum(dtype="f8"))
-        / max(float(result.square.sum(dtype="f8")), 1e-30),
+        "energy_left": energy_left(slice(None)),
+        "held_out_energy_left": energy_left(held),
     }
     return summary | table.statistics(result.codes, sizes).as_dict()

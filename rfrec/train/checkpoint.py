@@ -98,14 +98,16 @@ class Checkpoints:
     def best(self, name: str) -> int | None:
         """Returns the stored step with the lowest value of a metric.
 
-        Of equal ones the first; the latest if none was evaluated.
+        Of equal ones the latest, which has trained longest; the latest of all if none
+        was evaluated.
         """
         values = {}
         for step in self._manager.all_steps():
             metrics = self._manager.metrics(step)
             if metrics and metrics[name] < _WORST:
                 values[step] = metrics[name]
-        return min(values, key=lambda step: (values[step], step), default=self.latest())
+        best = min(values, key=lambda step: (values[step], -step), default=None)
+        return self.latest() if best is None else best
 
     def restore(self, step: int, template: PyTree) -> Restored:
         """Reads a state with the structure of `template` (host arrays).

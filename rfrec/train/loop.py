@@ -170,11 +170,10 @@ def fit(
                         writer.write(row)
                 bar.update(count)
                 bar.set_postfix(bar.values | {"loss": f"{metrics['loss'][-1]:.4f}"})
-                if _agree_any(stop.is_set):
-                    if progress.step < end:
-                        store(None)
-                        checkpoints.wait()
-                        raise Preempted(f"stopped by SIGTERM at step {progress.step}")
+                if _agree_any(stop.is_set) and progress.step < end:
+                    store(None)
+                    checkpoints.wait()
+                    raise Preempted(f"stopped by SIGTERM at step {progress.step}")
             epoch = progress.step // schedule.steps_per_epoch
             if not schedule.evaluates_after(epoch):
                 continue

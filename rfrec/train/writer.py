@@ -21,15 +21,17 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     lines = path.read_text(encoding="utf-8").split("\n")
     rows = []
     for number, line in enumerate(lines, start=1):
+        # A complete line ends in a newline, so the last element is the rest.
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            # A complete line ends in a newline, so the last element is the rest.
-            if number == len(lines):
-                break
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            row = None
+        if isinstance(row, dict) and "step" in row:
+            rows.append(row)
+        elif number < len(lines):
             raise UserError(
-                f"{path}, line {number} is not JSON: remove that line"
-            ) from error
+                f"{path}, line {number} is no row of metrics: remove that line"
+            )
     return rows
 
 

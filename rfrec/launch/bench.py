@@ -1,0 +1,167 @@
+# Copyright 2026 The rfrec Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Times the tokenizer's parts, alone or in turns with plain PyTorch.
+
+python -m rfrec.launch.bench --only=rqvae,sinkhorn,kmeans,repair --out=FILE --torch
+
+Every row is measured in a process of its own, so that its peak of memory is its own.
+"""
+
+import importlib.util
+import multiprocessing
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from absl import flags, logging
+from ml_collections import ConfigDict
+
+from rfrec import config as cfg
+from rfrec.config import UserError
+from rfrec.launch import bench_cases, runner
+
+GROUPS = ("rqvae", "sinkhorn", "kmeans", "repair")
+
+
+def rules(config: ConfigDict) -> cfg.Rules:
+    """Returns the rules of a config; `rqvae` has a section for each shape."""
+    count, counts = cfg.at_least(1), cfg.each(cfg.at_least(1), least=1)
+    clusters = cfg.Rule(
+        lambda v: _numbers(3).holds(v) and v[2] <= v[0],
+        "vectors, width and clusters, no more clusters than vectors",
+    )
+    scalars = ("num_items", "width", "latent_width", "batch_size", "steps")
+    found: dict[str, cfg.Rule] = {}
+    for shape in config.rqvae:
+        found |= {f"rqvae.{shape}.{name}": count for name in scalars}
+        found[f"rqvae.{shape}.hidden"] = cfg.each(count)
+        found[f"rqvae.{shape}.sizes"] = counts
+    return {
+        "seed": cfg.at_least(0),
+        "repetitions": count,
+        **found,
+        "sinkhorn.shapes": cfg.each(_numbers(2)),
+        "sinkhorn.epsilon": cfg.above(0),
+        "sinkhorn.calls": count,
+        "kmeans.shapes": cfg.each(clusters),
+        "kmeans.iterations": count,
+        "repair.num_items": cfg.each(count),
+        "repair.width": count,
+        "repair.sizes": counts,
+        "repair.conflicts": cfg.within(0, 1),
+        "repair.repetitions": count,
+        **cfg.RF_RULES,
+    }
+
+
+def _numbers(length: int) -> cfg.Rule:
+    return cfg.Rule(
+        lambda v: len(v) == length and all(isinstance(n, int) and n > 0 for n in v),
+        f"{length} whole numbers above 0",
+    )
+
+
+def main(config: ConfigDict, workdir: Path | None) -> None:
+    """Measures what the flags ask for, prints a table and writes the rows."""
+    del workdir
+    cfg.check(config, rules(config))
+    values = flags.FLAGS
+    chosen = select(bench_cases.build(config), values.only)
+    out = Path(values.out).expanduser() if values.out else None
+    if out is not None and not out.parent.is_dir():
+        raise UserError(f"--out={out}: there is no folder {out.parent}: make it")
+    if values.torch and importlib.util.find_spec("torch") is None:
+        raise UserError("--torch needs PyTorch: pip install 'rfrec[torch]'")
+    _warn_if_busy()
+    rows = []
+    for case in chosen:
+        logging.info("%s: measuring", case.name)
+        row = measure(case, values.torch)
+        logging.info("%s", "  ".join(_cells(row)))
+        rows.append(row)
+        # After every row, so that a stop loses only the row at hand.
+        if out is not None:
+            runner.write_json(out, [row._asdict() for row in rows])
+    print(table(rows))
+
+
+def _warn_if_busy() -> None:
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    # PyTorch's threads wait for each other in every operation, so it suffers most.
+    if load > cores / 2:
+        logging.warning(
+            "the machine is busy (load %.1f on %d cores): the ratios tell little",
+            load,
+            cores,
+        )
+
+
+def select(cases: Sequence[bench_cases.Case], only: Sequence[str]):
+    """Returns the cases of the groups, or with the names, asked for.
+
+    Raises:
+      UserError: There is no such group or name.
+    """
+    if not only:
+        raise UserError(f"--only= names nothing: use some of {', '.join(GROUPS)}")
+    for word in only:
+        if not any(_matches(case.name, word) for case in cases):
+            known = ", ".join((*GROUPS, *(case.name for case in cases)))
+            raise UserError(f"--only={word} is unknown: use some of {known}")
+    return [case for case in cases if any(_matches(case.name, word) for word in only)]
+
+
+def _matches(name: str, word: str) -> bool:
+    return word in (name, name.split("/")[0])
+
+
+def measure(case: bench_cases.Case, torch: bool) -> bench_cases.Row:
+    """Measures one case in a new process.
+
+    Raises:
+      UserError: The process died.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        try:
+            return pool.submit(bench_cases.measure, case, torch).result()
+        except BrokenProcessPool as error:
+            raise UserError(
+                f"{case.name}: its process died, perhaps for want of memory: lower its"
+                " sizes in the config"
+            ) from error
+
+
+def table(rows: Sequence[bench_cases.Row]) -> str:
+    """Aligns the rows under their names."""
+    cells = [("name", "ours", "torch", "ratio", "peak", "device"), *map(_cells, rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        for line in cells
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _cells(row: bench_cases.Row) -> tuple[str, ...]:
+    return (
+        row.name,
+        f"{row.ours:.4g} {row.unit}",
+        "-" if row.torch is None else f"{row.torch:.4g} {row.unit}",
+        "-" if row.ratio is None else f"{row.ratio:.2f}x",
+        f"{row.peak_bytes / 2**20:.4g} MiB",
+        row.device,
+    )
+
+
+def _define_flags() -> None:
+    flags.DEFINE_list("only", list(GROUPS), "Groups, or names of rows, to measure.")
+    flags.DEFINE_string("out", None, "JSON file for the rows.")
+    flags.DEFINE_bool("torch", False, "Time plain PyTorch in turns with us.")
+
+
+if __name__ == "__main__":
+    _define_flags()
+    runner.run(main, config=runner.default_config("bench"), workdir=False)
