@@ -48,7 +48,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.dtype = "float32"  # or bfloat16
 
     config.codebook = ConfigDict()
-    config.codebook.sizes = (64, 64, 64)
+    config.codebook.sizes = (64, 64, 64, 64)
     config.codebook.estimator = "ste"  # rotation, gumbel
     config.codebook.distance = "l2"  # cosine
     config.codebook.residual_grad = "stop"  # flow
@@ -58,7 +58,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.codebook.projection = False
     config.codebook.l2_normalize = False
     config.codebook.init = "kmeans"  # uniform
-    config.codebook.init_epoch = 3
+    config.codebook.init_epoch = 30
     # Until k-means the decoder gets the latents themselves.
     config.codebook.bypass = True
     config.codebook.init_on = "all"  # batch
@@ -124,6 +124,7 @@ def _smoke(config: ConfigDict) -> None:
     config.model.hidden = (32,)
     config.model.latent_width = 8
     config.codebook.sizes = (16, 16, 16)
+    config.codebook.init_epoch = 2
     config.train.epochs = 6
     config.train.batch_size = 64
     config.train.eval_every = 2
@@ -134,10 +135,12 @@ def _ml1m_items(config: ConfigDict) -> None:
     config.data.names = ("ml1m_catalog",)
     config.data.features = ("text",)
     config.data.val_ratio = 0.1
+    config.codebook.sizes = (64, 64, 64)
 
 
 def _ml1m(config: ConfigDict) -> None:
     _ml1m_items(config)
+    config.codebook.init_epoch = 3
 
 
 def _one_phase(config: ConfigDict) -> None:

@@ -27,6 +27,7 @@ from rfrec.config import UserError
 from rfrec.launch import bench_data, bench_torch
 from rfrec.tokenizer import (
     catalogue,
+    codebooks,
     kmeans,
     loss,
     quantizer,

@@ -156,5 +156,5 @@ def _write_latents(path: Path, tokenized: Tokenized) -> None:
     arrays = {"latents": tokenized.latents[rows], "codes": tokenized.codes[rows]}
     arrays |= {f"codebook_{i}": c for i, c in enumerate(tokenized.codebooks)}
     temporary = path.with_suffix(".tmp.npz")
-    np.savez(temporary, **arrays)
+    np.savez(temporary, allow_pickle=False, **arrays)
     os.replace(temporary, path)

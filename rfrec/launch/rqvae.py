@@ -117,6 +117,7 @@ def compare(
     steps |= {name: checkpoints.best(name) for name in CRITERIA}
     models, tokenized, template = {}, None, trainer.init()
     for name, step in steps.items():
+        assert step is not None, "compared before anything was stored"
         host = checkpoints.restore(step, template).state
         result = run.evaluate(
             trainer.engine.replicate(host), np.arange(len(trainer.items.values))
@@ -146,9 +147,9 @@ def compare(
 def code_vectors(state, arch: rqvae.Architecture) -> tuple[np.ndarray, ...]:
     """Returns the code vectors in use, one array a level."""
     variables = {"params": state.params, **state.model_state}
-    vectors = rqvae.RQVAE(arch).apply(variables, method="code_vectors")
+    vectors = np.asarray(rqvae.RQVAE(arch).apply(variables, method="code_vectors"))
     sizes = arch.quantization.sizes
-    return tuple(np.asarray(v[:k]) for v, k in zip(vectors, sizes, strict=True))
+    return tuple(v[:k] for v, k in zip(vectors, sizes, strict=True))
 
 
 def write_codes(

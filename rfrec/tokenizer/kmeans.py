@@ -97,7 +97,7 @@ def fit(
     k: int,
     *,
     iterations: int = 100,
-    tolerance: float = 1e-4,
+    tolerance: float | Float[Array, ""] = 1e-4,
 ) -> KMeans:
     """Fits k centres by Lloyd's algorithm.
 

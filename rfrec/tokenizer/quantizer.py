@@ -184,6 +184,7 @@ def quantize(
     if training and spec.balanced:
         levels["epsilon"] = jnp.asarray(spec.sk_epsilons, z.dtype)
     if soft:
+        assert key is not None, "gumbel draws noise while training"
         levels["key"] = jax.random.split(key, len(spec.sizes))
 
     def level(residual, inputs):

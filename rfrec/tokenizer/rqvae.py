@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from rfrec.tokenizer import quantizer
@@ -87,6 +88,7 @@ class Mlp(nn.Module):
         arch = self.arch
         for i, width in enumerate(self.widths):
             if training and arch.dropout > 0:
+                assert keys is not None, "dropout draws noise while training"
                 layer_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
                 x = drop_rows(layer_keys, x, arch.dropout)
             x = nn.Dense(
@@ -272,7 +274,7 @@ def update_averages(
     *,
     decay: float,
     revive_below: float,
-    mask: Bool[Array, "Q K"] | None,
+    mask: Bool[np.ndarray, "Q K"] | None,
     key: PRNGKeyArray,
     axis_name: str | None = None,
 ) -> tuple[Averages, Float[Array, "Q K W"]]:

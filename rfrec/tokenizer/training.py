@@ -6,7 +6,7 @@ Item vectors [N D] (in memory or memory-mapped) flow in; the loop's `Program` co
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -190,7 +190,10 @@ class Trainer:
         return self.engine.compile(steps, donate=True)
 
     def compile_evaluation(self):
-        """Compiles `(state, vectors, batches, _) -> ((), Evaluation)` without noise."""
+        """Compiles `(state, vectors, batches, _) -> ((), result)` without noise.
+
+        The result holds the fields of `Evaluation` by name.
+        """
         axis, resident = self.engine.axis_name, self.items.resident
         model = rqvae.RQVAE(self.arch)
 
@@ -200,7 +203,7 @@ class Trainer:
 
             def one(batch):
                 x = (vectors[batch] if resident else batch).astype(jnp.float32)
-                output = model.apply(variables, x)
+                output = cast(rqvae.Output, model.apply(variables, x))
                 rows = loss.row_losses(
                     output,
                     x,
@@ -213,14 +216,14 @@ class Trainer:
                     self.objective,
                     multi_hot=self.items.multi_hot,
                 )
-                result = Evaluation(
-                    codes=output.quantized.codes,
-                    latents=output.latents,
-                    loss=rows.total,
-                    reconstruction=rows.reconstruction,
-                    error=jnp.sum((decoded - x) ** 2, axis=1),
-                    square=jnp.sum(x**2, axis=1),
-                )
+                result = {
+                    "codes": output.quantized.codes,
+                    "latents": output.latents,
+                    "loss": rows.total,
+                    "reconstruction": rows.reconstruction,
+                    "error": jnp.sum((decoded - x) ** 2, axis=1),
+                    "square": jnp.sum(x**2, axis=1),
+                }
                 return jax.tree.map(lambda a: partition.gather(a, axis), result)
 
             return (), lax.map(one, batches)
@@ -310,7 +313,8 @@ class Run:
             _, result = self._evaluate(state, self._vectors, batches, np.int32(0))
             results.append(trainer.engine.fetch(result))
         joined = jax.tree.map(lambda *a: np.concatenate(a), *results)
-        return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[: len(rows)], joined)
+        flat = {k: a.reshape(-1, *a.shape[2:])[: len(rows)] for k, a in joined.items()}
+        return Evaluation(**flat)
 
     def _begin_epoch(self, state, epoch: int):
         """Initialises the codebooks by k-means."""

@@ -68,7 +68,7 @@ class Engine:
                 )
             shape = (self.num_devices, *a.shape)
             return jax.make_array_from_callback(
-                shape, self._sharding(AXIS), lambda index: a[None][(slice(0, 1),)]
+                shape, self._sharding(AXIS), lambda _: a[np.newaxis]
             )
 
         return jax.tree.map(put, tree)
@@ -93,10 +93,12 @@ class Engine:
           shape: Of the global array.
         """
         if self.name == "jit":
+
+            def columns(index):
+                return read(slice(*index[1].indices(shape[1])[:2]))
+
             return jax.make_array_from_callback(
-                shape,
-                self._sharding(None, AXIS),
-                lambda index: read(slice(*index[1].indices(shape[1])[:2])),
+                shape, self._sharding(None, AXIS), columns
             )
         n = self.num_devices
         rows = shape[1] // n

@@ -10,8 +10,7 @@ import optax
 from rfrec.typing import PyTree
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """Arrays only, so that any engine can place it and orbax can store it.
 
     Attributes:

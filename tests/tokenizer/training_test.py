@@ -16,7 +16,15 @@ import numpy as np
 import optax
 import pytest
 
-from rfrec.tokenizer import catalogue, codebooks, loss, mql4grec, quantizer, rqvae, training
+from rfrec.tokenizer import (
+    catalogue,
+    codebooks,
+    loss,
+    mql4grec,
+    quantizer,
+    rqvae,
+    training,
+)
 from rfrec.train import loop, optim, partition
 from rfrec.train import state as train_state
 
@@ -209,7 +217,10 @@ def test_the_cases_do_train(engines):
 def test_streaming_on_eight_devices_equals_resident(engines):
     resident, streamed = engines["gradient", "pmap"], engines["gradient", "streamed"]
     for name, array in resident.items():
-        np.testing.assert_array_equal(streamed[name], array, err_msg=name)
+        np.testing.assert_allclose(
+            streamed[name], array, rtol=1e-6, atol=1e-6, err_msg=name
+        )
+    np.testing.assert_array_equal(streamed["codes"], resident["codes"])
 
 
 @pytest.mark.multidevice
@@ -339,50 +350,30 @@ def test_codes_in_use_after_k_means_are_its_centres(one_device, projection):
         residual = residual - book[codes]
 
 
-def test_temperature_falls_exponentially_and_stays():
-    settings = codebooks.Codebooks(temperature=(2.0, 0.5), temperature_epochs=10)
-    for epoch, wanted in {0: 2.0, 5: 1.0, 10: 0.5, 99: 0.5}.items():
-        made = training.temperature_at(jnp.float32(epoch), settings)
-        np.testing.assert_allclose(made, wanted, rtol=1e-6)
-
-
 def test_freezing_leaves_only_the_decoder_to_learn(one_device):
     case = {
         "codebooks": {"init_epoch": 1, "freeze": True},
         "optimizer": {"name": "adamw", "lr": 0.1, "weight_decay": 0.1},
     }
-    trainer = make_trainer(case, one_device, beta_warmup_epochs=0.0)
-    step = jax.jit(trainer.step)
-    x = jnp.asarray(trainer.items.values[:BATCH])
-    before = jax.tree.map(jnp.asarray, trainer.init())
-    for done, frozen in ((0, False), (trainer.schedule.steps_per_epoch, True)):
-        after, _ = step(before.replace(step=jnp.int32(done)), x)
-        for part in ("encoder", "decoder", "codebook"):
-            same = [
-                np.array_equal(a, b)
-                for a, b in zip(
-                    jax.tree.leaves(before.params[part]),
-                    jax.tree.leaves(after.params[part]),
-                    strict=True,
-                )
-            ]
-            assert all(same) if frozen and part != "decoder" else not any(same)
+    trainer = make_trainer(case, one_device)
+    program, size = training.Run(trainer).program(), trainer.schedule.steps_per_epoch
+    placed, hosts = trainer.engine.replicate(trainer.init()), []
+    for epoch in range(3):
+        if epoch == 1:
+            placed = program.begin_epoch(placed, epoch)
+        hosts.append(trainer.engine.fetch(placed).params)
+        placed, _ = program.run(placed, epoch * size, size)
+    hosts.append(trainer.engine.fetch(placed).params)
 
+    def moved(before, after, part):
+        pairs = zip(*map(jax.tree.leaves, (before[part], after[part])), strict=True)
+        return [not np.array_equal(a, b) for a, b in pairs]
 
-def test_of_several_seedings_the_one_with_fewest_conflicts_is_kept(one_device):
-    conflicts = []
-    for restarts in (1, 6):
-        case = {
-            "arch": {"hidden": ()},
-            "codebooks": {"init_on": "all", "kmeans_restarts": restarts},
-            "quantization": {"sizes": (5, 5)},
-        }
-        trainer = make_trainer(case, one_device)
-        run = training.Run(trainer)
-        state = run.program().begin_epoch(trainer.engine.replicate(trainer.init()), 0)
-        codes = run.evaluate(state, trainer.items.train).codes
-        conflicts.append(len(codes) - len(np.unique(codes, axis=0)))
-    assert conflicts[1] < conflicts[0]
+    for part in ("encoder", "decoder", "codebook"):
+        first, *frozen = (moved(hosts[i], hosts[i + 1], part) for i in range(3))
+        assert all(first), part
+        for each in frozen:
+            assert all(each) if part == "decoder" else not any(each), part
 
 
 def test_metrics_by_definition(one_device):

@@ -104,12 +104,6 @@ def test_a_state_that_was_not_evaluated_is_the_latest_but_never_the_best(opened)
     assert store.best("loss") == store.best("collision_rate") == 2
 
 
-def test_values_that_are_no_numbers_are_never_the_best(opened):
-    store = opened()
-    save(store, {1: (0.9, 9.0), 2: (0.8, float("nan")), 3: (0.8, float("inf"))})
-    assert store.best("loss") == 1
-
-
 def test_a_folder_left_by_a_kill_while_writing_is_no_checkpoint(opened, tmp_path):
     save(opened(), {1: (0.5, 1.0)})
     folder = tmp_path / "checkpoints"
@@ -121,6 +115,30 @@ def test_a_folder_left_by_a_kill_while_writing_is_no_checkpoint(opened, tmp_path
     save(store, {2: (0.4, 0.5)})
     assert store.latest() == 2
     np.testing.assert_array_equal(store.restore(2, make_state()).state.step, 2)
+
+
+@pytest.mark.parametrize(
+    "gone", [("_CHECKPOINT_METADATA",), ("state",), ("metrics", "notes"), "all"]
+)
+def test_the_rest_of_a_removed_checkpoint_is_no_checkpoint(opened, tmp_path, gone):
+    # A kill while an old checkpoint is removed leaves any part of it.
+    store = opened()
+    save(store, {1: (0.9, 9.0)})
+    old, rest = tmp_path / "checkpoints" / "1", tmp_path / "rest"
+    shutil.copytree(old, rest)
+    save(store, {2: (0.5, 5.0), 3: (0.6, 6.0)})
+    store.close()
+    assert not old.exists()
+    shutil.copytree(rest, old)
+    for path in list(old.iterdir()):
+        if gone == "all" or path.name in gone:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    after = opened()
+    assert after.latest() == 3
+    assert after.best("loss") == after.best("collision_rate") == 2
+    save(after, {4: (0.7, 7.0)})
+    assert (after.latest(), after.best("loss")) == (4, 2)
+    np.testing.assert_array_equal(after.restore(2, make_state()).state.step, 2)
 
 
 def damages(folder):

@@ -83,6 +83,6 @@ def test_clipping_bounds_the_global_norm():
     for scale, wanted in ((10.0, 2.0), (0.1, 0.3)):
         grads = {"a": scale * jnp.array([1.0, 2.0]), "b": scale * jnp.array([2.0])}
         updates, _ = optimizer.update(grads, optimizer.init(params), params)
-        np.testing.assert_allclose(optax.global_norm(updates), wanted, rtol=1e-5)
+        np.testing.assert_allclose(optax.tree.norm(updates), wanted, rtol=1e-5)
         for name, grad in grads.items():
             assert float(np.dot(updates[name], grad)) < 0
