@@ -90,7 +90,7 @@ def potentials(
 
     def column_logsumexp(x):
         top = pmax(jnp.max(x, axis=0))
-        return jnp.log(psum(jnp.sum(jnp.exp(x - top), axis=0))) + top
+        return jnp.log(psum(jnp.sum(jnp.exp(x - top[None, :]), axis=0))) + top
 
     def log_iteration(potential):
         u = jax.nn.logsumexp(logits - potential.v[None, :], axis=1)
