@@ -40,7 +40,7 @@ def test_items_in_unique_codes_out(tmp_path):
         assert 8 < level["perplexity"] <= 16
         assert 0 < level["entropy"] <= np.log(16) + 1e-9
     tokens = [token for code in table.values() for token in code]
-    assert set(token[:3] for token in tokens) == {"<a_", "<b_", "<c_"}
+    assert {token[:3] for token in tokens} == {"<a_", "<b_", "<c_"}
 
     # Repair moved the items it says it moved, and no others.
     with np.load(tmp_path / "latents.npz", allow_pickle=False) as file:
