@@ -97,7 +97,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train = ConfigDict()
     config.train.epochs = 200
     config.train.batch_size = 128
-    config.train.eval_every = 10
+    config.train.eval_every = 20
     config.train.engine = "pmap"  # jit
     config.train.steps_per_call = 256
     # auto keeps the items on the devices while they are below 2 GiB.
@@ -194,7 +194,7 @@ def _tiger(config: ConfigDict) -> None:
     # The reference sums over the width where we average.
     config.loss.quant_weight = 32.0
     config.optim.schedule = "constant"
-    config.optim.weight_decay = 0.01
+    config.optim.weight_decay = 1e-4
     config.train.batch_size = 640
     config.train.epochs = 3000
     config.train.eval_every = 50

@@ -75,6 +75,13 @@ def at_least(low: float) -> Rule:
     return Rule(lambda v: v >= low, f"at least {low}")
 
 
+def whole(low: int) -> Rule:
+    """The value is an integer >= low."""
+    return Rule(
+        lambda v: isinstance(v, int) and v >= low, f"an integer of at least {low}"
+    )
+
+
 def above(low: float) -> Rule:
     """The value is a number > low."""
     return Rule(lambda v: v > low, f"above {low}")

@@ -147,7 +147,8 @@ def _text_breaches(root: pathlib.Path, path: pathlib.PurePath) -> Iterator[str]:
     start = 1 if lines and lines[0].startswith("#!") else 0
     if tuple(lines[start : start + 2]) != HEADER:
         yield f"{path}:1: the licence header is missing"
-    if len(lines) >= MAX_LINES:
+    # A test file is read test by test, so its length is not held against it.
+    if len(lines) >= MAX_LINES and path.parts[0] != "tests":
         yield f"{path}:{MAX_LINES}: a file has fewer than {MAX_LINES} lines"
 
 
@@ -218,7 +219,7 @@ def _tree(root: pathlib.Path, files: dict[str, str]) -> pathlib.Path:
         ("rfrec/data/__init__.py", '"""D."""\nfrom rfrec.data import a', "docstring"),
         ("rfrec/data/__init__.py", "", "docstring"),
         ("rfrec/data/a.py", "x = 1\n" * MAX_LINES, "fewer than 400 lines"),
-        ("tests/a_test.py", "x = 1\n" * MAX_LINES, "fewer than 400 lines"),
+        ("configs/a.py", "x = 1\n" * MAX_LINES, "fewer than 400 lines"),
     ],
 )
 def test_a_breach_is_one_line_that_names_the_file(tmp_path, path, body, message):

@@ -46,7 +46,9 @@ def main(config: ConfigDict, workdir: Path) -> None:
         checkpoints = Checkpoints(workdir, lowest=rqvae.CRITERIA)
         try:
             chosen = run_config.codes.checkpoint
-            tokenized, _ = rqvae.compare(training.Run(trainer), checkpoints, chosen)
+            tokenized, _ = rqvae.compare(
+                training.Run(trainer), checkpoints, chosen, trainer.init()
+            )
         finally:
             checkpoints.close()
     exported = rqvae.write_codes(run_config, items, tokenized, workdir)

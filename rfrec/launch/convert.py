@@ -47,7 +47,9 @@ def main(config: ConfigDict, workdir: Path) -> None:
     try:
         store(trainer, weights, checkpoints, items.fingerprint)
         chosen = run_config.codes.checkpoint
-        tokenized, models = rqvae.compare(training.Run(trainer), checkpoints, chosen)
+        tokenized, models = rqvae.compare(
+            training.Run(trainer), checkpoints, chosen, trainer.init()
+        )
     finally:
         checkpoints.close()
     report = {"seconds": 0.0, "models": models}

@@ -20,6 +20,7 @@ from rfrec.launch import export, runner, settings
 from rfrec.tokenizer import rqvae, training
 from rfrec.train import loop
 from rfrec.train.checkpoint import Checkpoints
+from rfrec.train.state import TrainState
 from rfrec.train.writer import Writer
 
 CRITERIA = ("collision_rate", "loss")
@@ -31,6 +32,9 @@ def main(config: ConfigDict, workdir: Path) -> None:
     items = settings.load_items(config)
     for warning in items.warnings:
         logging.warning("%s", warning)
+    rkmeans = config.model.method == "rkmeans"
+    # Before the folder is made, so that a refused config leaves nothing behind.
+    trainer = None if rkmeans else settings.trainer(config, items)
     runner.open_workdir(workdir, config)
     logging.info(
         "%d items of width %d on %d %s device(s)",
@@ -39,11 +43,11 @@ def main(config: ConfigDict, workdir: Path) -> None:
         jax.default_backend(),
     )
     started = time.monotonic()
-    if config.model.method == "rkmeans":
+    if trainer is None:
         tokenized = residual_kmeans(config, items)
         report = {"seconds": time.monotonic() - started}
     else:
-        tokenized, report = train(config, items, workdir)
+        tokenized, report = train(trainer, items, workdir, config.codes.checkpoint)
     if jax.process_index() == 0:
         finish(config, items, tokenized, workdir, report)
 
@@ -59,10 +63,9 @@ def residual_kmeans(config: ConfigDict, items: ItemVectors) -> export.Tokenized:
 
 
 def train(
-    config: ConfigDict, items: ItemVectors, workdir: Path
+    trainer: training.Trainer, items: ItemVectors, workdir: Path, chosen: str
 ) -> tuple[export.Tokenized, dict[str, Any]]:
-    """Trains, or goes on, and tokenizes all items with the checkpoint asked for."""
-    trainer = settings.trainer(config, items)
+    """Trains, or goes on, and tokenizes all items with the chosen checkpoint."""
     run = training.Run(trainer)
     checkpoints = Checkpoints(workdir, lowest=CRITERIA)
     state, progress = resume(trainer, checkpoints, items.fingerprint)
@@ -80,7 +83,7 @@ def train(
             progress=progress,
             notes={"items": items.fingerprint},
         )
-        tokenized, models = compare(run, checkpoints, config.codes.checkpoint)
+        tokenized, models = compare(run, checkpoints, chosen, state)
     finally:
         if writer is not None:
             writer.close()
@@ -105,9 +108,15 @@ def resume(trainer: training.Trainer, checkpoints: Checkpoints, fingerprint: str
 
 
 def compare(
-    run: training.Run, checkpoints: Checkpoints, chosen: str
+    run: training.Run, checkpoints: Checkpoints, chosen: str, template: TrainState
 ) -> tuple[export.Tokenized, dict[str, Any]]:
     """Evaluates the last model and the best by each criterion, side by side.
+
+    Args:
+      run: Evaluates.
+      checkpoints: Of the run.
+      chosen: The criterion, or `last`, whose model tokenizes the items.
+      template: Any host state of this model.
 
     Returns:
       All items tokenized by the chosen one, and the numbers of all.
@@ -115,7 +124,7 @@ def compare(
     trainer = run.trainer
     steps = {"last": checkpoints.latest()}
     steps |= {name: checkpoints.best(name) for name in CRITERIA}
-    models, tokenized, template = {}, None, trainer.init()
+    models, tokenized = {}, None
     for name, step in steps.items():
         assert step is not None, "compared before anything was stored"
         host = checkpoints.restore(step, template).state

@@ -89,6 +89,7 @@ def _parse(argv: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(kept)
         config = flags.FLAGS.config
+        _ = config.rf  # a file that failed to load shows only when it is used
         for key in none:
             _set_none(config, key)
     except UserError as error:
@@ -168,7 +169,10 @@ def open_workdir(workdir: Path, config: ConfigDict) -> None:
             )
         return
     if jax.process_index() == 0:
-        workdir.mkdir(parents=True, exist_ok=True)
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--workdir={workdir}: {error.strerror}") from error
         write_json(path, values)
 
 

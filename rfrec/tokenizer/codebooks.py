@@ -101,4 +101,8 @@ def replace(
     codebook = {**state.model_state["codebook"], "vectors": vectors}
     if arch.learned_by == "ema":
         codebook |= {"counts": np.ones(vectors.shape[:2], "f4"), "sums": vectors}
+    if arch.projection:
+        # What has been learned so far would move the new vectors.
+        identity = np.tile(np.eye(vectors.shape[2], dtype="f4"), (len(vectors), 1, 1))
+        state = state.replace(params={**state.params, "projection": identity})
     return state.replace(model_state={**state.model_state, "codebook": codebook})

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from rfrec.tokenizer import sinkhorn
 
@@ -226,7 +226,7 @@ def quantize_batch(
     spec: Quantization,
     *,
     training: bool,
-    keys: PRNGKeyArray | None = None,
+    keys: Key[Array, " B"] | None = None,
     temperature: float | Float[Array, ""] = 1.0,
     axis_name: str | None = None,
 ) -> Quantized:

@@ -17,9 +17,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from rfrec.tokenizer import quantizer
+
+# Average count below which an unused EMA code is no longer decayed.
+_FADED = 1e-5
 
 INITIALIZERS = {
     "xavier": nn.initializers.xavier_normal(),
@@ -63,7 +66,7 @@ class Architecture:
 
 
 def drop_rows(
-    keys: PRNGKeyArray, x: Float[Array, "B D"], rate: float
+    keys: Key[Array, " B"], x: Float[Array, "B D"], rate: float
 ) -> Float[Array, "B D"]:
     """Applies dropout with one key a row.
 
@@ -83,7 +86,7 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B D"], *, training: bool, keys: PRNGKeyArray | None
+        self, x: Float[Array, "B D"], *, training: bool, keys: Key[Array, " B"] | None
     ) -> Float[Array, "B W"]:
         arch = self.arch
         for i, width in enumerate(self.widths):
@@ -163,7 +166,7 @@ class RQVAE(nn.Module):
 
     def code_vectors(self) -> Float[Array, "Q K W"]:
         """Returns the code vectors in use: projected, normalised as configured."""
-        vectors = self.codebook
+        vectors = jnp.asarray(self.codebook)  # parameters may lie on the host
         if self.arch.projection:
             vectors = jnp.einsum("qkw,qwv->qkv", vectors, self.projection)
         if self.arch.l2_normalize:
@@ -176,11 +179,11 @@ class RQVAE(nn.Module):
         x: Float[Array, "B D"],
         *,
         training: bool = False,
-        keys: PRNGKeyArray | None = None,
+        keys: Key[Array, " B"] | None = None,
     ) -> Float[Array, "B W"]:
         """Returns the latents of item vectors."""
         if self.arch.normalize_input:
-            x = (x - self.mean.value) / self.deviation.value
+            x = (x - self.mean.value[None]) / self.deviation.value[None]
         z = self.encoder(x, training=training, keys=keys)
         return quantizer.unit(z) if self.arch.l2_normalize else z
 
@@ -189,13 +192,17 @@ class RQVAE(nn.Module):
         q: Float[Array, "B W"],
         *,
         training: bool = False,
-        keys: PRNGKeyArray | None = None,
+        keys: Key[Array, " B"] | None = None,
     ) -> Float[Array, "B D"]:
         """Returns the item vectors that quantized latents stand for."""
         x = self.decoder(q, training=training, keys=keys)
         if self.arch.normalize_input:
-            x = x * self.deviation.value + self.mean.value
+            x = x * self.deviation.value[None] + self.mean.value[None]
         return x
+
+    def reconstruct(self, x: Float[Array, "B D"]) -> Float[Array, "B D"]:
+        """Encodes and decodes without quantizing; touches every parameter."""
+        return self.decode(self.encode(x))
 
     def tokenize(self, x: Float[Array, "B D"]) -> Int[Array, "B Q"]:
         """Returns the nearest codes of item vectors."""
@@ -208,7 +215,7 @@ class RQVAE(nn.Module):
         x: Float[Array, "B D"],
         *,
         training: bool = False,
-        keys: PRNGKeyArray | None = None,
+        keys: Key[Array, " B"] | None = None,
         temperature: float | Float[Array, ""] = 1.0,
         bypass: Bool[Array, ""] | None = None,
     ) -> Output:
@@ -307,6 +314,11 @@ def update_averages(
         residuals = jax.lax.all_gather(residuals, axis_name, tiled=True)
     counts = decay * averages.counts + (1 - decay) * counts
     sums = decay * averages.sums + (1 - decay) * sums
+    # What is not used decays as a whole, so its vector stays; before the averages
+    # vanish in rounding they are left as they are.
+    faded = counts < _FADED
+    counts = jnp.where(faded, averages.counts, counts)
+    sums = jnp.where(faded[..., None], averages.sums, sums)
     dead = counts < revive_below
     if mask is not None:
         dead &= mask
@@ -314,5 +326,5 @@ def update_averages(
     fresh = jax.vmap(lambda row, level: level[row], (0, 1))(rows, residuals)
     counts = jnp.where(dead, 1.0, counts)
     sums = jnp.where(dead[..., None], fresh, sums)
-    vectors = sums / jnp.maximum(counts, 1e-5)[..., None]
+    vectors = sums / jnp.maximum(counts, _FADED)[..., None]
     return Averages(counts, sums), vectors

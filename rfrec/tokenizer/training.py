@@ -6,6 +6,7 @@ Item vectors [N D] (in memory or memory-mapped) flow in; the loop's `Program` co
 """
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -75,7 +76,9 @@ class Trainer:
         model = rqvae.RQVAE(self.arch)
         key = jax.random.fold_in(jax.random.key(self.seed), 0)
         x = jnp.zeros((1, self.arch.input_width))
-        variables = jax.jit(model.init)(key, x)
+        # Without the quantizer, which has no parameters and takes long to compile.
+        init = jax.jit(functools.partial(model.init, method="reconstruct"))
+        variables = init(key, x)
         params = variables.pop("params")
         if self.arch.normalize_input:
             variables["inputs"] = catalogue.column_statistics(

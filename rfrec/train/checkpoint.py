@@ -52,15 +52,21 @@ class Checkpoints:
         policy = checkpoint_managers.AnyPreservationPolicy(
             [checkpoint_managers.LatestN(1), *best]
         )
-        self._manager = ocp.CheckpointManager(
-            (workdir / "checkpoints").absolute(),
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=policy,
-                # Only with a best_fn does orbax store metrics; the policy decides.
-                best_fn=lambda metrics: -metrics[lowest[0]],
-                enable_async_checkpointing=True,
-            ),
-        )
+        try:
+            self._manager = ocp.CheckpointManager(
+                (workdir / "checkpoints").absolute(),
+                options=ocp.CheckpointManagerOptions(
+                    preservation_policy=policy,
+                    # Only with a best_fn does orbax store metrics; the policy decides.
+                    best_fn=lambda metrics: -metrics[lowest[0]],
+                    enable_async_checkpointing=True,
+                ),
+            )
+        except ValueError as error:
+            raise UserError(
+                f"the metrics of a checkpoint in {workdir / 'checkpoints'} are damaged"
+                f" ({error}): remove the folder of its step"
+            ) from error
 
     def save(
         self,
@@ -103,7 +109,13 @@ class Checkpoints:
         """
         values = {}
         for step in self._manager.all_steps():
-            metrics = self._manager.metrics(step)
+            try:
+                metrics = self._manager.metrics(step)
+            except ValueError as error:
+                raise UserError(
+                    f"the metrics of checkpoint {self._manager.directory / str(step)}"
+                    " are damaged: remove that folder"
+                ) from error
             if metrics and metrics[name] < _WORST:
                 values[step] = metrics[name]
         best = min(values, key=lambda step: (values[step], -step), default=None)

@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import numpy as np
@@ -178,6 +178,9 @@ def fit(
             if not schedule.evaluates_after(epoch):
                 continue
             evaluated = program.evaluate(state)
+            numbers = [v for v in evaluated.values() if isinstance(v, float)]
+            if not np.isfinite(numbers).all():
+                _refuse(progress.step, schedule, checkpoints)
             row = {"step": progress.step, "epoch": epoch, "split": "eval", **evaluated}
             if writer is not None:
                 writer.write(row)
@@ -193,7 +196,12 @@ def fit(
 def _check_finite(loss, progress, schedule, checkpoints) -> None:
     if np.isfinite(loss).all():
         return
-    step = progress.step + int(np.argmin(np.isfinite(loss))) + 1
+    first = int(np.argmin(np.isfinite(loss)))
+    _refuse(progress.step + first + 1, schedule, checkpoints)
+
+
+def _refuse(step: int, schedule: Schedule, checkpoints: Checkpoints) -> NoReturn:
+    """Stops a run whose numbers are not finite, naming what is still good."""
     checkpoints.wait()
     good = checkpoints.latest()
     kept = f"the last good checkpoint is step {good}" if good else "no checkpoint yet"
