@@ -162,6 +162,7 @@ def _ml1m_plain(config: ConfigDict) -> None:
     config.loss.beta_warmup_epochs = 50.0
     config.optim.name = "adam"
     config.train.batch_size = 512
+    config.train.eval_every = 10
 
 
 def _mql4grec(config: ConfigDict) -> None:
