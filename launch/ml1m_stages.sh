@@ -2,17 +2,28 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
 #
-# Trains every stage of the README's collapse table with 5 seeds and prints the table.
-# RFREC_DATA must hold ml1m_catalog.text.npy. About 20 minutes on 2 cores; an
-# interrupted call goes on where it stopped.
-#
-# usage: launch/ml1m_stages.sh FOLDER [SEED ...]
 set -euo pipefail
 
-if [[ $# -lt 1 || $1 == -h || $1 == --help ]]; then
-  sed -n 's/^# \{0,1\}//; 5,10p' "$0"
-  exit 2
-fi
+usage() {
+  cat <<'EOF'
+usage: launch/ml1m_stages.sh FOLDER [SEED ...]
+
+Trains every stage of the README's collapse table, with 5 seeds unless some are named,
+and prints the table. RFREC_DATA must hold ml1m_catalog.text.npy. About 20 minutes on 2
+cores; an interrupted call goes on where it stopped.
+EOF
+}
+
+case ${1:-} in
+  -h | --help)
+    usage
+    exit
+    ;;
+  '' | -*)
+    echo "ml1m_stages.sh: give the folder of the runs; -h explains" >&2
+    exit 2
+    ;;
+esac
 folder=$1
 shift
 seeds=("$@")
