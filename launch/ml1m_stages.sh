@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-#
 set -euo pipefail
 
 usage() {
