@@ -114,7 +114,10 @@ def test_a_signal_reaches_every_process(tmp_path):
         "time.sleep(60)\n"
     )
     command = [LAUNCH / "processes.sh", "2", "1", sys.executable, "-c", code, tmp_path]
+    # A shell that runs the tests in the background lets its children ignore SIGINT.
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     parent = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    signal.signal(signal.SIGINT, before)
     files = [tmp_path / f"--process_id={i}" for i in range(2)]
     deadline = time.monotonic() + 20
     while not all(file.exists() and file.read_text() for file in files):

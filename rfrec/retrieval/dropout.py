@@ -1,6 +1,6 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Dropout whose mask is a hash of the element's place, fused into what it is applied to.
+"""Dropout whose mask is a hash of the element's place, fused into what it drops.
 
 A row's key and a place inside the row decide an element, so the mask does not depend on
 how a batch is spread over devices or padded by other rows.

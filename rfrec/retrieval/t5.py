@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """T5 over codes: tokens of a history in, logits of the target's tokens out.
 
-Raffel et al. 2020, "Exploring the Limits of Transfer Learning with a Unified Text-to-Text
-Transformer", as `transformers` computes it, so that weights can be exchanged. The
+Raffel et al. 2020, "Exploring the Limits of Transfer Learning with a Unified
+Text-to-Text Transformer", as `transformers` computes it, so that weights can be exchanged. The
 decoder is written for rows: given cached keys, training runs all positions at once and
 a search runs the beams of one level, through the same code.
 """
@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 from rfrec.retrieval.dropout import dropout
 from rfrec.typing import PyTree
 
-# Added to the scores of keys that must not be seen, and to logits beyond a level's size.
+# Added to the scores of keys that must not be seen; logits beyond a level's size.
 NEG = -1e9
 
 
