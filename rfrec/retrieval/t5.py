@@ -3,9 +3,9 @@
 """T5 over codes: tokens of a history in, logits of the target's tokens out.
 
 Raffel et al. 2020, "Exploring the Limits of Transfer Learning with a Unified
-Text-to-Text Transformer", as `transformers` computes it, so that weights can be exchanged. The
-decoder is written for rows: given cached keys, training runs all positions at once and
-a search runs the beams of one level, through the same code.
+Text-to-Text Transformer", as `transformers` computes it, so that weights can be
+exchanged. The decoder is written for rows: given cached keys, training runs all
+positions at once and a search runs the beams of one level, through the same code.
 """
 
 import dataclasses
