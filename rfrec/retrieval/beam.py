@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exact beam search over a trie of codes, one compiled program for the whole search.
 
-Tokens of histories and the trie's tables flow in; codes, scores and leaves come out. The
-encoder and its cross-attention keys are computed once a user and shared by the beams.
-The decoder's memory is never reordered: rows of all levels stay where they were
-computed, and each beam sees its ancestors among them through a mask.
+Tokens of histories and the trie's tables flow in; codes, scores and leaves come out.
+The encoder and its cross-attention keys are computed once a user and shared by the
+beams. The decoder's memory is never reordered: rows of all levels stay where they were
+computed, and each beam reads those of its ancestors.
 """
 
 import dataclasses
@@ -13,10 +13,10 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from rfrec.codes import trie
 from rfrec.codes.trie import Table
 from rfrec.retrieval import t5
 from rfrec.typing import PyTree
@@ -32,8 +32,10 @@ class Search:
 
     Attributes:
       arch: Of the model.
-      nodes: Nodes of each depth 1..Q of the trie.
-      widths: Most children of a node of each depth 0..Q-1.
+      nodes: Nodes of each depth 1..Q of the trie; counts above `num_beams` are as good
+        as `num_beams`.
+      widths: Children to look at below a node of each depth 0..Q-1, at least as many as
+        any has.
       num_beams: Beams kept at each level.
       score: `full` is the mean log-probability of the codes and the end token over the
         whole vocabulary, as Hugging Face scores; `level` the log-probability of the
@@ -54,6 +56,23 @@ class Search:
         for nodes, width in zip(self.nodes, self.widths, strict=True):
             rows.append(min(self.num_beams, nodes, rows[-1] * width))
         return tuple(rows)
+
+
+def settings(
+    arch: t5.Architecture,
+    index: trie.Trie,
+    *,
+    num_beams: int = 20,
+    score: Literal["full", "level"] = "full",
+) -> Search:
+    """Describes a search in a trie; the same for tries of about the same size."""
+    return Search(
+        arch=arch,
+        nodes=tuple(min(nodes, num_beams) for nodes in index.num_nodes),
+        widths=trie.slots(index),
+        num_beams=num_beams,
+        score=score,
+    )
 
 
 class Beams(NamedTuple):
@@ -165,40 +184,20 @@ class _Decoder:
         encoded = self._apply("encode", tokens)
         self._encoded = self._apply("remember", encoded)
         self._pad_bias = t5.padding_bias(tokens)
-        self._past = None
-        # Depth of every remembered row.
-        self._depths = np.zeros(0, int)
+        self._past: tuple[PyTree, ...] = ()
 
     def _apply(self, method: str, *args, **kwargs):
         return self._model.apply(self._params, *args, method=method, **kwargs)
 
     def _run(self, rows: _Rows, level: int) -> Float[Array, "B W D"]:
         """Passes the rows of a level through the decoder."""
-        batch, width = rows.nodes.shape
-        tokens = jnp.zeros((batch, width), jnp.int32)
+        tokens = jnp.zeros(rows.nodes.shape, jnp.int32)
         if level > 0:
             tokens = self._level_tokens[level - 1][rows.codes[..., -1]]
-        query = np.full(width, level)
-        self._depths = np.concatenate([self._depths, query])
-        own = np.eye(width, dtype=bool)[None]
-        widths = self._settings.beams[:level]
-        seen = [
-            rows.ancestors[..., depth, None] == np.arange(w)[None, None]
-            for depth, w in enumerate(widths)
-        ]
-        mask = jnp.concatenate(
-            [*seen, jnp.broadcast_to(own, (batch, width, width))], axis=2
+        hidden, memory = self._apply(
+            "grow", tokens, self._encoded, self._pad_bias, self._past, rows.ancestors
         )
-        hidden, self._past = self._apply(
-            "decode",
-            tokens,
-            self._encoded,
-            self._pad_bias,
-            query=query,
-            key=self._depths,
-            mask=mask,
-            past=self._past,
-        )
+        self._past = (*self._past, memory)
         return hidden
 
     def step(self, rows: _Rows, level: int):

@@ -1,0 +1,353 @@
+# Copyright 2026 The rfrec Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Index of a code table: which code may follow a prefix, and which items a tuple names.
+
+In go codes and items; out come a `Trie` of NumPy arrays and the tables that a search on
+a device reads. `trie_edit` searches and changes it, `trie_file` stores it. Nodes of one
+depth are numbered in the lexicographic order of their prefixes, so that the children of
+a node, the leaves below it and the items of those are contiguous: a level is an array
+of codes and one of row pointers (compressed sparse rows, as in STATIC, 2026, but with
+codes counted from 0 at each level).
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int, Int32
+
+from rfrec.codes import table, trie_sort
+from rfrec.config import UserError
+
+_MAX_INT32 = np.iinfo(np.int32).max
+_MAX_TABLE_BYTES = 2**32
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trie:
+    """All prefixes of a code table, and the items of each full tuple.
+
+    Depth 0 is the root, a node of depth Q a leaf. Every node has a child and every leaf
+    an item.
+
+    Attributes:
+      sizes: codes per level, Q entries.
+      indptr: entry l belongs to depth l: the children of its node n are the nodes
+        `indptr[l][n]` to `indptr[l][n + 1] - 1` of depth l + 1.
+      codes: entry l belongs to level l: `codes[l][m]` leads to node m of depth l + 1;
+        ascending among the children of one node.
+      leaf_indptr: leaf m has the items `leaf_items[leaf_indptr[m]:leaf_indptr[m + 1]]`.
+      leaf_items: item rows, ascending within a leaf.
+      num_items: rows of the catalogue; an item without a leaf was removed or never
+        added.
+    """
+
+    sizes: tuple[int, ...]
+    indptr: tuple[Int32[np.ndarray, "_"], ...]
+    codes: tuple[Int32[np.ndarray, "_"], ...]
+    leaf_indptr: Int32[np.ndarray, "_"]
+    leaf_items: Int32[np.ndarray, "_"]
+    num_items: int
+
+    @property
+    def num_nodes(self) -> tuple[int, ...]:
+        """Nodes of the depths 1 to Q; the last entry counts the leaves."""
+        return tuple(len(codes) for codes in self.codes)
+
+    @functools.cached_property
+    def widths(self) -> tuple[int, ...]:
+        """Most children of a node of the depths 0 to Q-1."""
+        return tuple(int(np.diff(indptr).max()) for indptr in self.indptr)
+
+    @property
+    def pointers(self) -> tuple[Int32[np.ndarray, "_"], ...]:
+        """`indptr`, then `leaf_indptr`: items are handled as one more level."""
+        return (*self.indptr, self.leaf_indptr)
+
+    @property
+    def values(self) -> tuple[Int32[np.ndarray, "_"], ...]:
+        """`codes`, then `leaf_items`."""
+        return (*self.codes, self.leaf_items)
+
+
+def from_levels(
+    sizes: Sequence[int],
+    pointers: Sequence[Int32[np.ndarray, "_"]],
+    values: Sequence[Int32[np.ndarray, "_"]],
+    num_items: int,
+) -> Trie:
+    """Names the parts of a trie: the inverse of `Trie.pointers` and `Trie.values`.
+
+    Args:
+      sizes: codes per level.
+      pointers: row pointers of the depths 0 to Q.
+      values: codes of the levels 0 to Q-1, then items (not checked here).
+      num_items: rows of the catalogue.
+
+    Returns:
+      The trie.
+    """
+    return Trie(
+        sizes=tuple(sizes),
+        indptr=tuple(pointers[:-1]),
+        codes=tuple(values[:-1]),
+        leaf_indptr=pointers[-1],
+        leaf_items=values[-1],
+        num_items=num_items,
+    )
+
+
+def build(
+    codes: Int[np.ndarray, "N Q"],
+    sizes: Sequence[int],
+    items: Int[np.ndarray, "_"] | None = None,
+    num_items: int | None = None,
+) -> Trie:
+    """Indexes a code table.
+
+    One sort of packed integers (see `trie_sort.sort`), then one pass over each level.
+
+    Args:
+      codes: level l in 0..sizes[l]-1; rows may be equal.
+      sizes: codes per level, each at most 2^31 - 1.
+      items: the item of each row, all different; None for 0..N-1.
+      num_items: rows of the catalogue; None for one more than the largest item.
+
+    Returns:
+      The trie.
+
+    Raises:
+      UserError: for an empty table, a code outside its level, or items that repeat, are
+        negative or lie beyond `num_items`.
+    """
+    sizes = tuple(sizes)
+    if not all(0 < size <= _MAX_INT32 for size in sizes):
+        raise UserError(f"sizes of the levels are {sizes}; each is 1 to {_MAX_INT32}")
+    table.check_codes(codes, sizes)
+    if items is not None:
+        check_items(items, len(codes))
+        order = np.argsort(items)
+        codes, items = codes[order], items[order]
+    last = len(codes) - 1 if items is None else int(items[-1])
+    num_items = last + 1 if num_items is None else num_items
+    if last >= num_items:
+        raise UserError(f"item {last} is not in a catalogue of {num_items} items")
+    pointers, values, order = trie_sort.sort(codes, sizes)
+    rows = order if items is None else items[order]
+    return from_levels(sizes, pointers, [*values, rows.astype(np.int32)], num_items)
+
+
+def check_items(items: Int[np.ndarray, "_"], rows: int) -> None:
+    """Refuses items that do not fit the rows, are negative or occur twice."""
+    if len(items) != rows:
+        raise UserError(f"{len(items)} items are given for {rows} rows of codes")
+    if len(items) and not 0 <= items.min() <= items.max() < _MAX_INT32:
+        bad = items.min() if items.min() < 0 else items.max()
+        raise UserError(f"item {bad} is not a row of a catalogue")
+    ordered = np.sort(items)
+    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+    if len(twice):
+        raise UserError(f"item {twice[0]} is given twice; each item has one code tuple")
+
+
+def leaf_bounds(trie: Trie, ends: Int[np.ndarray, "_"]) -> list[Int[np.ndarray, "_"]]:
+    """Carries row pointers of the leaves up to every depth.
+
+    Args:
+      ends: one pointer more than leaves, e.g. 0..leaves, or `leaf_indptr`.
+
+    Returns:
+      For the depths 0 to Q: what lies below node n is `[n]` to `[n + 1] - 1`.
+    """
+    bounds = [ends]
+    for indptr in reversed(trie.indptr):
+        bounds.append(bounds[-1][indptr])
+    return bounds[::-1]
+
+
+def codes_of(
+    trie: Trie,
+) -> tuple[Int32[np.ndarray, "n Q"], Int32[np.ndarray, "n"]]:
+    """Lists the table that the trie indexes.
+
+    Returns:
+      Code tuples in lexicographic order and the item of each; equal tuples by item.
+    """
+    bounds = leaf_bounds(trie, trie.leaf_indptr)
+    codes = np.empty((len(trie.leaf_items), len(trie.sizes)), np.int32)
+    for level, below in enumerate(bounds[1:]):
+        codes[:, level] = np.repeat(trie.codes[level], np.diff(below))
+    return codes, trie.leaf_items.copy()
+
+
+def leaf_of(trie: Trie) -> Int32[np.ndarray, "N"]:
+    """Finds the leaf of every item of the catalogue.
+
+    Returns:
+      Row = item; -1 for an item that the trie does not hold.
+    """
+    leaves = np.full(trie.num_items, -1, np.int32)
+    group = np.diff(trie.leaf_indptr)
+    leaves[trie.leaf_items] = np.repeat(np.arange(len(group), dtype=np.int32), group)
+    return leaves
+
+
+class Table(NamedTuple):
+    """One level of a trie for a device; a JAX pytree.
+
+    Arrays are longer than the level (see `capacity`), so that a program compiled for
+    one catalogue serves one that is a little larger. Nodes that do not exist have no
+    children.
+
+    Attributes:
+      indptr: row pointers of the nodes of depth l.
+      codes: the code that leads to each node of depth l + 1, then -1; `slots` entries
+        from any row pointer on lie within the array.
+      child: [nodes of depth l, codes of level l]: the node of depth l + 1, -1 where
+        there is none; None where that would be too large.
+    """
+
+    indptr: Int32[np.ndarray, "_"]
+    codes: Int32[np.ndarray, "_"]
+    child: Int32[np.ndarray, "_ _"] | None
+
+
+def capacity(length: int, most: int) -> int:
+    """Rounds a length up by at most 7, or an eighth, but not beyond `most`."""
+    step = 1 << max(length.bit_length() - 4, 3)
+    return min(-(-length // step) * step, most)
+
+
+def slots(trie: Trie) -> tuple[int, ...]:
+    """Gives the children to look at per level: `widths`, rounded up by `capacity`."""
+    return tuple(map(capacity, trie.widths, trie.sizes))
+
+
+def _capacities(trie: Trie) -> tuple[int, ...]:
+    """Gives the lengths of arrays over the nodes of the depths 0 to Q."""
+    most = [math.prod(trie.sizes[:depth]) for depth in range(len(trie.sizes) + 1)]
+    return tuple(map(capacity, (1, *trie.num_nodes), most))
+
+
+def tables(trie: Trie, dense_bytes: int = 2**24) -> tuple[Table, ...]:
+    """Lays out every level for a device.
+
+    Args:
+      dense_bytes: the largest dense table `child` of one level, in bytes.
+
+    Returns:
+      One table per level, of NumPy arrays.
+    """
+    levels, lengths = [], _capacities(trie)
+    for level, (size, wide) in enumerate(zip(trie.sizes, slots(trie), strict=True)):
+        pointers, codes = trie.indptr[level], trie.codes[level]
+        indptr = np.full(lengths[level] + 1, pointers[-1], np.int32)
+        indptr[: len(pointers)] = pointers
+        child = None
+        if 4 * lengths[level] * size <= dense_bytes:
+            child = np.full((lengths[level], size), -1, np.int32)
+            parents = np.repeat(np.arange(len(pointers) - 1), np.diff(pointers))
+            child[parents, codes] = np.arange(len(codes))
+        padded = _padded(codes, lengths[level + 1] + wide)
+        levels.append(Table(indptr, padded, child))
+    return tuple(levels)
+
+
+def _padded(values: Int32[np.ndarray, "_"], length: int) -> Int32[np.ndarray, "_"]:
+    padded = np.full(length, -1, np.int32)
+    padded[: len(values)] = values
+    return padded
+
+
+def leaf_table(trie: Trie) -> Int32[np.ndarray, "leaves G"]:
+    """Lists the items of every leaf.
+
+    Returns:
+      Row = leaf, ascending, -1 where a leaf has fewer than G items, the largest group.
+      Rows beyond the leaves (`capacity`, and one more) are -1, the last one too: index
+      -1, an invalid leaf, names no item.
+
+    Raises:
+      UserError: if one leaf has so many items that the table would exceed 4 GiB.
+    """
+    group = np.diff(trie.leaf_indptr)
+    shape = (_capacities(trie)[-1] + 1, int(group.max()))
+    if 4 * math.prod(shape) > _MAX_TABLE_BYTES:
+        raise UserError(
+            f"{shape[1]} items share one code tuple: a table of the items of all"
+            f" {len(group)} tuples is too large; repair the codes"
+        )
+    items = np.full(shape, -1, np.int32)
+    leaf = np.repeat(np.arange(len(group)), group)
+    items[leaf, np.arange(len(leaf)) - trie.leaf_indptr[leaf]] = trie.leaf_items
+    return items
+
+
+def ancestors(trie: Trie) -> Int32[np.ndarray, "leaves Q"]:
+    """Lists the nodes on the way to every leaf.
+
+    Returns:
+      Row = leaf, column d = the node of depth d + 1 above it. Rows beyond the leaves
+      are -1, the last one too: `ancestors(trie)[leaf_of(trie)]` lists the paths of all
+      items, -1 for those that the trie does not hold.
+    """
+    leaves = trie.num_nodes[-1]
+    paths = np.full((_capacities(trie)[-1] + 1, len(trie.sizes)), -1, np.int32)
+    bounds = leaf_bounds(trie, np.arange(leaves + 1, dtype=np.int32))
+    for level, below in enumerate(bounds[1:]):
+        nodes = np.arange(len(below) - 1, dtype=np.int32)
+        paths[:leaves, level] = np.repeat(nodes, np.diff(below))
+    return paths
+
+
+def item_counts(
+    trie: Trie, keep: Bool[np.ndarray, "_"] | None = None
+) -> tuple[Int32[np.ndarray, "_"], ...]:
+    """Counts the items below every node: what a filter needs, without a new trie.
+
+    A node may be followed while its count exceeds the number of counted items below it
+    that a user must not get.
+
+    Args:
+      keep: marks the items to count, row = item of the catalogue; None counts all.
+
+    Returns:
+      Counts for the depths 1 to Q, as long as the arrays of `tables`; 0 beyond.
+
+    Raises:
+      UserError: if `keep` has another length than the catalogue.
+    """
+    ends = trie.leaf_indptr
+    if keep is not None:
+        if len(keep) != trie.num_items:
+            raise UserError(
+                f"a mask of {len(keep)} items is given for a catalogue of"
+                f" {trie.num_items}; mark each item once"
+            )
+        ends = trie_sort.running(keep[trie.leaf_items])[ends]
+    counts = []
+    for below, length in zip(
+        leaf_bounds(trie, ends)[1:], _capacities(trie)[1:], strict=True
+    ):
+        count = np.zeros(length, np.int32)
+        np.subtract(below[1:], below[:-1], out=count[: len(below) - 1])
+        counts.append(count)
+    return tuple(counts)
+
+
+def alive(trie: Trie, keep: Bool[np.ndarray, "_"]) -> tuple[Bool[np.ndarray, "_"], ...]:
+    """Marks the nodes above kept items: a masked trie for allow and deny lists.
+
+    Args:
+      keep: row = item of the catalogue.
+
+    Returns:
+      Marks for the depths 1 to Q, as long as the arrays of `tables`; false beyond.
+
+    Raises:
+      UserError: if `keep` has another length than the catalogue.
+    """
+    return tuple(count > 0 for count in item_counts(trie, keep))

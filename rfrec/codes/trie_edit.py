@@ -1,0 +1,145 @@
+# Copyright 2026 The rfrec Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Search and change of a trie without building it anew.
+
+In go a `Trie` and code tuples or items; out come leaves, or a new `Trie`, equal to the
+one that `trie.build` makes of the changed table. Nothing that is there is sorted again:
+new items are placed by bisection, and every level is copied once.
+"""
+
+import numpy as np
+from jaxtyping import Bool, Int, Int32, Int64
+
+from rfrec.codes import table, trie_sort
+from rfrec.codes.trie import Trie, check_items, from_levels
+from rfrec.config import UserError
+
+
+def find(trie: Trie, codes: Int[np.ndarray, "n Q"]) -> Int32[np.ndarray, "n"]:
+    """Finds the leaves of code tuples.
+
+    Args:
+      codes: any integers.
+
+    Returns:
+      The leaf of each tuple; -1 where no item has it.
+
+    Raises:
+      UserError: if the tuples have another number of levels.
+    """
+    if codes.shape[1] != len(trie.sizes):
+        raise UserError(
+            f"codes have {codes.shape[1]} levels, the trie has {len(trie.sizes)}"
+        )
+    place, known = np.zeros(len(codes), np.int64), np.ones(len(codes), bool)
+    for indptr, values, column in zip(trie.indptr, trie.codes, codes.T, strict=True):
+        place, known = _descend(indptr, values, place, known, column)
+    return np.where(known, place, -1).astype(np.int32)
+
+
+def _descend(
+    indptr: Int32[np.ndarray, "_"],
+    values: Int32[np.ndarray, "_"],
+    place: Int64[np.ndarray, "n"],
+    known: Bool[np.ndarray, "n"],
+    wanted: Int[np.ndarray, "n"],
+) -> tuple[Int64[np.ndarray, "n"], Bool[np.ndarray, "n"]]:
+    """Goes one level down, by bisection among the children.
+
+    Args:
+      place: nodes; where `known` is false, the node before which the prefix belongs.
+      wanted: the code to follow.
+
+    Returns:
+      The same one level below.
+    """
+    low = indptr[place].astype(np.int64)
+    stop = np.where(known, indptr[np.minimum(place + 1, len(indptr) - 1)], low)
+    high = stop
+    while (low < high).any():
+        middle = (low + high) // 2
+        # Where the search has ended, middle may lie past the last value.
+        less = values[np.minimum(middle, len(values) - 1)] < wanted
+        less &= low < high
+        low, high = np.where(less, middle + 1, low), np.where(less, high, middle)
+    hit = values[np.minimum(low, len(values) - 1)] == wanted
+    return low, known & (low < stop) & hit
+
+
+def add(trie: Trie, codes: Int[np.ndarray, "n Q"], items: Int[np.ndarray, "_"]) -> Trie:
+    """Inserts items; equals a new `build`, without sorting what is there.
+
+    Args:
+      codes: level l in 0..sizes[l]-1; tuples may repeat, and may be in the trie.
+      items: the item of each row; the catalogue grows if they lie beyond it.
+
+    Returns:
+      A new trie.
+
+    Raises:
+      UserError: if an item is in the trie or given twice, or a code is out of range.
+    """
+    table.check_codes(codes, trie.sizes)
+    check_items(items, len(codes))
+    present = items[_held(trie, items)]
+    if len(present):
+        raise UserError(f"item {present[0]} is in the trie already; remove it first")
+    order = np.lexsort((items, *codes.T[::-1]))
+    columns = [*codes[order].T, items[order]]
+    place, number = np.zeros((2, len(items)), np.int64)
+    known, first = np.ones(len(items), bool), np.zeros(len(items), bool)
+    first[0], new_parents = True, np.zeros(0, np.int64)
+    pointers, values = [], []
+    for indptr, old, column in zip(trie.pointers, trie.values, columns, strict=True):
+        place, known = _descend(indptr, old, place, known, column)
+        first[1:] |= column[1:] != column[:-1]
+        opens = first & ~known
+        children = np.insert(np.diff(indptr), new_parents, 0)
+        np.add.at(children, number[opens], 1)
+        pointers.append(trie_sort.running(children))
+        new_parents = place[opens]
+        values.append(np.insert(old, new_parents, column[opens]))
+        number = place + np.cumsum(opens) - ~known
+    num_items = max(trie.num_items, int(items.max()) + 1)
+    return from_levels(trie.sizes, pointers, values, num_items)
+
+
+def remove(trie: Trie, items: Int[np.ndarray, "_"]) -> Trie:
+    """Takes items out, and every prefix that no other item has.
+
+    Args:
+      items: rows of the catalogue, which keeps its size.
+
+    Returns:
+      A new trie.
+
+    Raises:
+      UserError: if an item is not in the trie or given twice, or none would be left.
+    """
+    check_items(items, len(items))
+    absent = items[~_held(trie, items)]
+    if len(absent):
+        raise UserError(f"item {absent[0]} is not in the trie; nothing was removed")
+    if len(items) == len(trie.leaf_items):
+        raise UserError(f"removing all {len(items)} items would leave an empty trie")
+    gone = np.zeros(trie.num_items, bool)
+    gone[items] = True
+    dead, pointers, values = np.flatnonzero(gone[trie.leaf_items]), [], []
+    for indptr, old in zip(trie.pointers[::-1], trie.values[::-1], strict=True):
+        values.append(np.delete(old, dead))
+        # Keys of another type would have the whole of indptr converted.
+        keys = dead.astype(np.int32)
+        above = np.searchsorted(indptr, keys, side="right") - 1
+        parents, lost = np.unique(above, return_counts=True)
+        children = np.diff(indptr)
+        children[parents] -= lost
+        dead = parents[children[parents] == 0]
+        pointers.append(trie_sort.running(np.delete(children, dead)))
+    return from_levels(trie.sizes, pointers[::-1], values[::-1], trie.num_items)
+
+
+def _held(trie: Trie, items: Int[np.ndarray, "_"]) -> Bool[np.ndarray, "_"]:
+    """Marks the items that the trie holds."""
+    held = np.zeros(max(trie.num_items, int(items.max(initial=-1)) + 1), bool)
+    held[trie.leaf_items] = True
+    return held[items]
