@@ -9,16 +9,17 @@ computed, and each beam reads those of its ancestors.
 """
 
 import dataclasses
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from rfrec.codes import trie
-from rfrec.codes.trie import Table
-from rfrec.retrieval import t5
+from rfrec.retrieval import constraint, t5
 from rfrec.typing import PyTree
 
 # The score of a beam that is none. Finite, so that nothing computed from it is NaN.
@@ -82,27 +83,15 @@ class Beams(NamedTuple):
       codes: -1 where invalid.
       scores: Finite; `INVALID` where invalid.
       leaves: Nodes of the trie's last depth; -1 where invalid.
+      items: That have the codes and may be recommended; -1 where there is none.
       valid: False where there are fewer legal items than beams.
     """
 
     codes: Int[Array, "B S Q"]
     scores: Float[Array, "B S"]
     leaves: Int[Array, "B S"]
+    items: Int[Array, "B S G"]
     valid: Bool[Array, "B S"]
-
-
-class Filter(NamedTuple):
-    """Items that may be recommended: a mask over the trie, which stays as it is.
-
-    Attributes:
-      counts: For each depth 1..Q, allowed items below every node.
-      paths: Node of each depth 1..Q above every item, [N Q].
-      seen: Distinct allowed items that a user must not get, -1 as padding, [B H].
-    """
-
-    counts: tuple[PyTree, ...]
-    paths: PyTree
-    seen: PyTree
 
 
 class _Rows(NamedTuple):
@@ -117,60 +106,173 @@ class _Rows(NamedTuple):
 def search(
     params: PyTree,
     tokens: Int[Array, "B L"],
-    tables: tuple[Table, ...],
-    level_tokens: tuple[Int[Array, "_"], ...],
+    index: constraint.Index,
     settings: Search,
     *,
-    allowed: Filter | None = None,
+    allowed: constraint.Filter | None = None,
 ) -> Beams:
     """Searches the best items of each history.
 
     Args:
       params: Of the model.
       tokens: Of histories; 0 is padding.
-      tables: Of the trie, one a level.
-      level_tokens: Token of each code, one array a level.
+      index: Of the items.
       settings: Static.
       allowed: What may be recommended; None allows all items of the trie.
 
     Returns:
       Beams, best first; ties go to the smaller code.
     """
-    decoder = _Decoder(params, tokens, level_tokens, settings)
-    batch = tokens.shape[0]
-    rows = _Rows(
-        nodes=jnp.zeros((batch, 1), jnp.int32),
-        scores=jnp.zeros((batch, 1), jnp.float32),
-        codes=jnp.zeros((batch, 1, 0), jnp.int32),
-        ancestors=jnp.zeros((batch, 1, 0), jnp.int32),
-    )
-    for level, table in enumerate(tables):
+
+    def best(level: int, options: _Options) -> tuple[Array, Array]:
+        flat = options.scores.reshape(len(options.scores), -1)
+        scores, picked = lax.top_k(flat, settings.beams[level + 1])
+        return scores, picked
+
+    decoder = _Decoder(params, tokens, index.tokens, settings)
+    rows = _walk(decoder, index, settings, allowed, best)
+    if decoder.ends:
+        scores, order = lax.top_k(decoder.finish(rows), rows.scores.shape[1])
+        rows = _Rows(*(_take(a, order) for a in rows))._replace(scores=scores)
+    return _beams(rows, index, allowed)
+
+
+def sample(
+    params: PyTree,
+    tokens: Int[Array, "B L"],
+    index: constraint.Index,
+    settings: Search,
+    keys: Key[Array, "B"],
+    *,
+    temperature: float | Float[Array, ""] = 1.0,
+    top_p: float = 1.0,
+    allowed: constraint.Filter | None = None,
+) -> Beams:
+    """Draws `num_beams` items of each history, independently, from what is legal.
+
+    At each level the probabilities of the legal codes are raised to 1 / `temperature`,
+    and of these the most probable are kept that together reach `top_p` (Holtzman et al.
+    2020, "The Curious Case of Neural Text Degeneration").
+
+    Args:
+      params: Of the model.
+      tokens: Of histories; 0 is padding.
+      index: Of the items.
+      settings: Static; its score mode governs the scores, not the drawing.
+      keys: One for each history, so that draws do not depend on the batch.
+      temperature: Above 0.
+      top_p: In (0, 1], static.
+      allowed: What may be recommended; None allows all items of the trie.
+
+    Returns:
+      Beams in the order drawn; the same item may come twice.
+    """
+    count = settings.num_beams
+
+    def draw(level: int, options: _Options) -> tuple[Array, Array]:
+        logits = jnp.where(options.legal, options.logits / temperature, INVALID)
+        logits = _nucleus(logits, top_p)
+        here = jax.vmap(lambda key: jax.random.fold_in(key, level))(keys)
+        shape = (count, logits.shape[2])
+        noise = jax.vmap(lambda key: jax.random.gumbel(key, shape))(here)
+        choice = jnp.argmax(logits + noise, axis=2)  # [B S]
+        parent = jnp.broadcast_to(np.arange(count) % logits.shape[1], choice.shape)
+        picked = parent * logits.shape[2] + choice
+        flat = options.scores.reshape(len(logits), -1)
+        return jnp.take_along_axis(flat, picked, axis=1), picked
+
+    decoder = _Decoder(params, tokens, index.tokens, settings)
+    rows = _walk(decoder, index, settings, allowed, draw)
+    if decoder.ends:
+        rows = rows._replace(scores=decoder.finish(rows))
+    return _beams(rows, index, allowed)
+
+
+class _Options(NamedTuple):
+    """Children of the rows of a level; scores are `INVALID` where not legal."""
+
+    logits: Float[Array, "B W C"]
+    scores: Float[Array, "B W C"]
+    legal: Bool[Array, "B W C"]
+
+
+_Choose = Callable[[int, _Options], tuple[Array, Array]]
+
+
+def _walk(
+    decoder: "_Decoder",
+    index: constraint.Index,
+    settings: Search,
+    allowed: constraint.Filter | None,
+    choose: _Choose,
+) -> _Rows:
+    """Goes down the trie; `choose` gives the scores of children and where they are."""
+    rows = decoder.root()
+    for level, table in enumerate(index.tables):
         logits, total = decoder.step(rows, level)
-        children, codes, legal = _children(table, rows.nodes, settings.widths[level])
+        children, codes, legal = constraint.children_of(
+            table, rows.nodes, settings.widths[level]
+        )
         if allowed is not None:
-            legal &= _allowed(allowed, level, table, rows.nodes, children)
+            legal &= constraint.mask_children(
+                allowed, level, table, rows.nodes, children
+            )
         if table.child is None:
             logits = jnp.take_along_axis(logits, codes, axis=2)
         if settings.score == "level":
-            masked = jnp.where(legal, logits, INVALID)
-            total = jax.nn.logsumexp(masked, axis=2)
-        scores = rows.scores[..., None] + logits - total[..., None]
+            total = jax.nn.logsumexp(jnp.where(legal, logits, INVALID), axis=2)
         legal &= (rows.scores > INVALID / 2)[..., None]
+        scores = rows.scores[..., None] + logits - total[..., None]
         scores = jnp.where(legal, scores, INVALID)
-        rows = _select(rows, scores, children, codes, settings.beams[level + 1])
+        best, picked = choose(level, _Options(logits, scores, legal))
+        rows = _descend(rows, best, picked, children, codes)
+    return rows
+
+
+def _descend(rows: _Rows, scores, picked, children, codes) -> _Rows:
+    """Follows picked children, given by their place among all [W C] of a user."""
+    batch, _, width = children.shape
+    parent = picked // width
+    code = jnp.take_along_axis(codes.reshape(batch, -1), picked, axis=1)
+    node = jnp.take_along_axis(children.reshape(batch, -1), picked, axis=1)
+    kept = _Rows(*(_take(a, parent) for a in rows))
+    valid = scores > INVALID / 2
+    return _Rows(
+        nodes=jnp.where(valid, node, 0),
+        scores=jnp.where(valid, scores, INVALID),
+        codes=jnp.concatenate([kept.codes, code[..., None]], axis=2),
+        ancestors=jnp.concatenate([kept.ancestors, parent[..., None]], axis=2),
+    )
+
+
+def _beams(
+    rows: _Rows, index: constraint.Index, allowed: constraint.Filter | None
+) -> Beams:
     valid = rows.scores > INVALID / 2
-    scores, order = rows.scores, None
-    if settings.score == "full" and not settings.arch.level_heads:
-        scores = jnp.where(valid, decoder.finish(rows), INVALID)
-        scores, order = lax.top_k(scores, scores.shape[1])
-        rows = jax.tree.map(lambda a: _take(a, order), rows)
-        valid = _take(valid, order)
+    items = jnp.where(valid[..., None], index.items[rows.nodes], -1)
+    if allowed is not None:
+        items = jnp.where(allowed.keep[items], items, -1)
+        if allowed.seen is not None:
+            seen = allowed.seen[:, None, None, :]
+            items = jnp.where(jnp.any(items[..., None] == seen, axis=3), -1, items)
     return Beams(
         codes=jnp.where(valid[..., None], rows.codes, -1),
-        scores=scores,
+        scores=jnp.where(valid, rows.scores, INVALID),
         leaves=jnp.where(valid, rows.nodes, -1),
+        items=items,
         valid=valid,
     )
+
+
+def _nucleus(logits: Float[Array, "B W C"], top_p: float) -> Float[Array, "B W C"]:
+    """Hides all but the most probable children that together reach `top_p`."""
+    if top_p >= 1.0:
+        return logits
+    ranked = -jnp.sort(-jax.nn.softmax(logits, axis=2), axis=2)
+    before = jnp.cumsum(ranked, axis=2) - ranked
+    count = jnp.sum(before < top_p, axis=2, keepdims=True)
+    least = jnp.take_along_axis(ranked, count - 1, axis=2)
+    return jnp.where(jax.nn.softmax(logits, axis=2) >= least, logits, INVALID)
 
 
 class _Decoder:
@@ -179,6 +281,7 @@ class _Decoder:
     def __init__(self, params, tokens, level_tokens, settings: Search):
         self._model = t5.T5(settings.arch)
         self._params = {"params": params}
+        self._batch = tokens.shape[0]
         self._settings = settings
         self._level_tokens = level_tokens
         encoded = self._apply("encode", tokens)
@@ -186,7 +289,18 @@ class _Decoder:
         self._pad_bias = t5.padding_bias(tokens)
         self._past: tuple[PyTree, ...] = ()
 
-    def _apply(self, method: str, *args, **kwargs):
+    @property
+    def ends(self) -> bool:
+        """Whether the score counts the end token."""
+        return self._settings.score == "full" and not self._settings.arch.level_heads
+
+    def root(self) -> _Rows:
+        """Returns the rows before the first level."""
+        none = jnp.zeros((self._batch, 1, 0), jnp.int32)
+        node = jnp.zeros((self._batch, 1), jnp.int32)
+        return _Rows(node, jnp.zeros((self._batch, 1), jnp.float32), none, none)
+
+    def _apply(self, method: str, *args, **kwargs) -> Any:
         return self._model.apply(self._params, *args, method=method, **kwargs)
 
     def _run(self, rows: _Rows, level: int) -> Float[Array, "B W D"]:
@@ -218,63 +332,15 @@ class _Decoder:
         return jax.nn.logsumexp(self._apply("logits", hidden), axis=2)
 
     def finish(self, rows: _Rows) -> Float[Array, "B W"]:
-        """Returns the scores with the end token, a mean over the tokens."""
+        """Returns the scores with the end token, a mean over the tokens.
+
+        Those of invalid rows stay far below all others.
+        """
         level = len(self._settings.nodes)
         hidden = self._run(rows, level)
         end = self._apply("logits", hidden, jnp.array([END]))[..., 0]
-        return (rows.scores + end - self._normaliser(hidden)) / (level + 1)
-
-
-def _children(table: Table, nodes: Int[Array, "B W"], width: int):
-    """Returns nodes and codes of the children of each node, and which exist."""
-    if table.child is not None:
-        children = table.child[nodes]
-        codes = jnp.arange(children.shape[2], dtype=jnp.int32)
-        return children, jnp.broadcast_to(codes, children.shape), children >= 0
-    children = table.indptr[nodes][..., None] + jnp.arange(width, dtype=jnp.int32)
-    legal = children < table.indptr[nodes + 1][..., None]
-    children = jnp.where(legal, children, 0)
-    return children, table.codes[children], legal
-
-
-def _allowed(allowed: Filter, level: int, table: Table, nodes, children):
-    """Returns which children lead to an item that may be recommended."""
-    legal = allowed.counts[level][children] > 0
-    if allowed.seen is None:
-        return legal
-    batch, _, width = children.shape
-    users = jnp.arange(batch)[:, None]
-    paths = jnp.where(allowed.seen[..., None] >= 0, allowed.paths[allowed.seen], -1)
-    path = paths[..., level]  # [B H]
-    below = jnp.sum(path[:, :, None] == path[:, None, :], axis=2)
-    dead = (path >= 0) & (below >= allowed.counts[level][path])
-    # The beam that stands on the parent, if any, and the place among its children.
-    parent = paths[..., level - 1] if level else jnp.zeros_like(path)
-    at = parent[:, :, None] == nodes[:, None, :]
-    beam = jnp.argmax(at, axis=2)
-    dead &= jnp.any(at, axis=2)
-    place = path - table.indptr[parent]
-    if table.child is not None:
-        place = table.codes[path]
-    flat = jnp.where(dead, beam * width + place, legal[0].size)
-    reached = legal.reshape(batch, -1).at[users, flat].set(False, mode="drop")
-    return reached.reshape(legal.shape)
-
-
-def _select(rows: _Rows, scores, children, codes, count: int) -> _Rows:
-    """Keeps the best candidates [B W C] of each user."""
-    batch, _, width = scores.shape
-    best, index = lax.top_k(scores.reshape(batch, -1), count)
-    parent = index // width
-    code = jnp.take_along_axis(codes.reshape(batch, -1), index, axis=1)
-    node = jnp.take_along_axis(children.reshape(batch, -1), index, axis=1)
-    kept = _Rows(*(_take(a, parent) for a in rows))
-    return _Rows(
-        nodes=jnp.where(best > INVALID / 2, node, 0),
-        scores=best,
-        codes=jnp.concatenate([kept.codes, code[..., None]], axis=2),
-        ancestors=jnp.concatenate([kept.ancestors, parent[..., None]], axis=2),
-    )
+        scores = (rows.scores + end - self._normaliser(hidden)) / (level + 1)
+        return jnp.where(rows.scores > INVALID / 2, scores, INVALID)
 
 
 def _take(a: Array, index: Int[Array, "B W"]) -> Array:

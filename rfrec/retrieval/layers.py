@@ -108,7 +108,7 @@ def relative_bucket(
 def _matrix(module: nn.Module, name: str, shape, scale: float, axes) -> Array:
     """Declares a normal parameter with logical axis names, in the compute dtype."""
     init = nn.with_logical_partitioning(nn.initializers.normal(scale), axes)
-    value = module.param(name, init, shape)
+    value: Any = module.param(name, init, shape)
     return jnp.asarray(value, module.arch.dtype)  # type: ignore[attr-defined]
 
 
@@ -121,7 +121,7 @@ class RMSNorm(nn.Module):
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         """Normalises the last axis."""
         init = nn.with_logical_partitioning(nn.initializers.ones, ("embed",))
-        scale = self.param("scale", init, (x.shape[-1],))
+        scale: Any = self.param("scale", init, (x.shape[-1],))
         y = jnp.asarray(x, jnp.float32)
         y = y * lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.arch.epsilon)
         y = y * scale.reshape((1,) * (x.ndim - 1) + (-1,))
@@ -139,7 +139,7 @@ class FeedForward(nn.Module):
         a = self.arch
         into, out = a.d_model**-0.5, a.d_ff**-0.5
         axes = ("embed", "mlp")
-        hidden = x @ _matrix(self, "wi", (a.d_model, a.d_ff), into, axes)
+        hidden: Any = x @ _matrix(self, "wi", (a.d_model, a.d_ff), into, axes)
         if a.feed_forward == "relu":
             hidden = relu_dropout(hidden, a.dropout, keys, site)
         else:
@@ -281,7 +281,7 @@ class Stack(nn.Module):
         a = self.arch
         init = nn.initializers.normal(a.d_model**-0.5)
         init = nn.with_logical_partitioning(init, ("buckets", "heads_count"))
-        self.relative_bias = self.param(
+        self.relative_bias: Any = self.param(
             "relative_bias", init, (a.relative_buckets, a.num_heads)
         )
         count = a.num_decoder_layers if self.decoder else a.num_layers

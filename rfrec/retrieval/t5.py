@@ -8,6 +8,7 @@ exchanged.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -35,7 +36,7 @@ class T5(nn.Module):
         axes = ("vocab", "embed")
         shape = (a.vocab_size, a.d_model)
         init = nn.with_logical_partitioning(nn.initializers.normal(1.0), axes)
-        self.embedding = self.param("embedding", init, shape)
+        self.embedding: Any = self.param("embedding", init, shape)
         self.encoder = Stack(a, decoder=False)
         self.decoder = Stack(a, decoder=True)
         if a.level_heads:
@@ -43,9 +44,9 @@ class T5(nn.Module):
             init = nn.with_logical_partitioning(init, ("level", "vocab", "embed"))
             most = max(a.level_heads)
             shape = (len(a.level_heads), most, a.d_model)
-            self.heads = self.param("heads", init, shape)
+            self.heads: Any = self.param("heads", init, shape)
         elif not a.tied:
-            self.output = self.param("output", init, shape)
+            self.output: Any = self.param("output", init, shape)
 
     def _embed(self, tokens: Int[Array, "B P"]) -> Float[Array, "B P D"]:
         return jnp.asarray(self.embedding[tokens], self.arch.dtype)
