@@ -1,0 +1,67 @@
+# Copyright 2026 The rfrec Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Target items and how often items occur in training in; groups of users out."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from rfrec.config import UserError
+
+
+class Groups(NamedTuple):
+    """Users by their target item.
+
+    Attributes:
+      cold: Users whose target occurs in training at most `cold_most` times.
+      popular: Users whose target occurs at least `popular_least` times and is not cold.
+      cold_most: Largest number of occurrences of a cold item.
+      popular_least: Smallest number of occurrences of a popular item.
+    """
+
+    cold: Bool[np.ndarray, " U"]
+    popular: Bool[np.ndarray, " U"]
+    cold_most: int
+    popular_least: int
+
+
+def count_items(items: Int[np.ndarray, " E"], num_items: int) -> Int[np.ndarray, " N"]:
+    """Counts how often each item occurs in the interactions of training."""
+    return np.bincount(items, minlength=num_items)
+
+
+def by_popularity(
+    targets: Int[np.ndarray, " U"],
+    counts: Int[np.ndarray, " N"],
+    *,
+    share: float = 0.2,
+    cold_below: int | None = None,
+) -> Groups:
+    """Splits users by how often their target item occurs in training.
+
+    The items of the whole catalogue are sorted by their number of occurrences. The
+    last `share` of them are cold and the first `share` popular. Items that occur as
+    often as the last one taken are taken too, so that no order of ties decides, and a
+    group can hold more than its share. Users in between belong to neither.
+
+    Args:
+      targets: One item for each user.
+      counts: Occurrences in training of each item.
+      share: Of the catalogue, in (0, 0.5].
+      cold_below: If given, cold are the items that occur fewer than so many times.
+
+    Raises:
+      UserError: `share` or `cold_below` is out of range.
+    """
+    if not 0 < share <= 0.5:
+        raise UserError(f"share of cold items {share}: must be above 0 and at most 0.5")
+    if cold_below is not None and cold_below < 1:
+        raise UserError(f"cold_below={cold_below}: must be at least 1")
+    ascending = np.sort(counts)
+    taken = max(int(np.ceil(share * len(counts))), 1)
+    most = int(ascending[taken - 1]) if cold_below is None else cold_below - 1
+    least = int(ascending[-taken])
+    seen = counts[targets]
+    cold = seen <= most
+    return Groups(cold, (seen >= least) & ~cold, most, least)

@@ -1,0 +1,226 @@
+# Copyright 2026 The rfrec Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Ranked lists and relevant items in; one value for each user out.
+
+A list is a row of item numbers, best first. A mask, or the number -1, says which
+entries are no items; they keep their rank and never hit. Values of users without a
+relevant item, which no metric defines, are NaN. Everything is float64 NumPy.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from rfrec.config import UserError
+
+# Users whose pairs of items are compared at a time.
+_BLOCK = 512
+
+
+class Matches(NamedTuple):
+    """Where the lists hit.
+
+    Attributes:
+      hit: Whether a rank holds a relevant item; of an item that is listed twice only
+        the first rank counts.
+      relevant: Number of distinct relevant items.
+    """
+
+    hit: Bool[np.ndarray, "U K"]
+    relevant: Int[np.ndarray, " U"]
+
+
+def match(
+    ranked: Int[np.ndarray, "U K"],
+    relevant: Int[np.ndarray, "U *R"],
+    valid: Bool[np.ndarray, "U K"] | None = None,
+) -> Matches:
+    """Finds the relevant items in ranked lists.
+
+    Codes are ranked in the same way as items: give the number of each code.
+
+    Args:
+      ranked: Items, best first; negative ones are no items.
+      relevant: One item for each user, or rows of items padded with -1.
+      valid: Which entries of `ranked` count; all by default.
+
+    Returns:
+      The hits, from which every metric follows.
+    """
+    num_users = len(ranked)
+    relevant = relevant.reshape(num_users, -1).astype(np.int64)
+    counted = ranked >= 0 if valid is None else valid & (ranked >= 0)
+    span = max(int(ranked.max(initial=0)), int(relevant.max(initial=0))) + 1
+    users = np.arange(num_users, dtype=np.int64)[:, None] * span
+    wanted = np.unique((users + relevant)[relevant >= 0])
+    places = np.flatnonzero(counted.ravel())
+    keys, first = np.unique((users + ranked).ravel()[places], return_index=True)
+    hit = np.zeros(ranked.size, bool)
+    hit[places[first]] = np.isin(keys, wanted, assume_unique=True)
+    number = np.bincount(wanted // span, minlength=num_users)
+    return Matches(hit.reshape(ranked.shape), number)
+
+
+def hit_rate(matches: Matches, k: int) -> Float[np.ndarray, " U"]:
+    """Returns 1 for users with a relevant item among the first k, else 0."""
+    return _defined(matches.hit[:, :k].any(axis=1), matches)
+
+
+def recall(matches: Matches, k: int) -> Float[np.ndarray, " U"]:
+    """Returns the share of the relevant items that are among the first k."""
+    found = matches.hit[:, :k].sum(axis=1)
+    return _defined(found / np.maximum(matches.relevant, 1), matches)
+
+
+def precision(matches: Matches, k: int) -> Float[np.ndarray, " U"]:
+    """Returns the relevant items among the first k, over k."""
+    return _defined(matches.hit[:, :k].sum(axis=1) / k, matches)
+
+
+def ndcg(matches: Matches, k: int) -> Float[np.ndarray, " U"]:
+    """Returns the discounted gain of the first k over that of the best list.
+
+    Relevance is 0 or 1 and rank r is discounted by log2(r + 1) (Jarvelin & Kekalainen
+    2002). The best list holds min(k, relevant) relevant items first.
+    """
+    gain = 1.0 / np.log2(np.arange(2, max(k, 1) + 2))
+    hit = matches.hit[:, :k]
+    best = np.concatenate([[0.0], np.cumsum(gain)])[np.minimum(matches.relevant, k)]
+    found = hit @ gain[: hit.shape[1]]
+    return _defined(found / np.where(best > 0, best, 1.0), matches)
+
+
+def average_precision(matches: Matches, k: int) -> Float[np.ndarray, " U"]:
+    """Returns the precision at each hit of the first k, over min(k, relevant)."""
+    hit = matches.hit[:, :k]
+    at_rank = np.cumsum(hit, axis=1) / np.arange(1, hit.shape[1] + 1)[None]
+    most = np.minimum(np.maximum(matches.relevant, 1), k)
+    return _defined((at_rank * hit).sum(axis=1) / most, matches)
+
+
+def reciprocal_rank(matches: Matches, k: int) -> Float[np.ndarray, " U"]:
+    """Returns one over the rank of the first hit among the first k, 0 without one."""
+    hit = matches.hit[:, :k]
+    if not hit.shape[1]:
+        return _defined(np.zeros(len(hit)), matches)
+    first = np.argmax(hit, axis=1) + 1
+    return _defined(np.where(hit.any(axis=1), 1.0 / first, 0.0), matches)
+
+
+def _defined(values, matches: Matches) -> Float[np.ndarray, " U"]:
+    return np.where(matches.relevant > 0, values, np.nan)
+
+
+_METRICS = {
+    "hr": hit_rate,
+    "recall": recall,
+    "precision": precision,
+    "ndcg": ndcg,
+    "map": average_precision,
+    "mrr": reciprocal_rank,
+}
+
+
+def per_user(
+    matches: Matches, names: Sequence[str]
+) -> dict[str, Float[np.ndarray, " U"]]:
+    """Computes metrics by name.
+
+    Args:
+      matches: Of the lists.
+      names: `hr@10`, `recall@20`, `precision@5`, `ndcg@10`, `map@10`, `mrr@10`; without
+        a cut-off, as in `mrr`, the whole list counts.
+
+    Raises:
+      UserError: A name is not of this form.
+    """
+    values = {}
+    for name in names:
+        metric, at, cutoff = name.partition("@")
+        number = cutoff if at else str(matches.hit.shape[1])
+        if metric not in _METRICS or not number.isdecimal() or int(number) < 1:
+            raise UserError(
+                f"metric {name!r} does not exist: use one of {', '.join(_METRICS)},"
+                " with a cut-off of at least 1 as in ndcg@10"
+            )
+        values[name] = _METRICS[metric](matches, int(number))
+    return values
+
+
+def coverage(ranked: Int[np.ndarray, "U K"], num_items: int, k: int) -> float:
+    """Returns the share of the catalogue that is in the first k of any user's list.
+
+    Args:
+      ranked: Items; negative ones are no items.
+      num_items: Of the catalogue, at least 1.
+      k: Cut-off, at least 1.
+    """
+    shown = ranked[:, :k]
+    return len(np.unique(shown[shown >= 0])) / num_items
+
+
+def vector_distance(
+    ranked: Int[np.ndarray, "U K"], vectors: Float[np.ndarray, "N D"], k: int
+) -> Float[np.ndarray, " U"]:
+    """Returns the mean cosine distance between the items of each list.
+
+    Over all pairs of the first k; a zero vector has distance 1 to every other. It
+    follows from the sum of the unit vectors, without the pairs: the squared length of
+    the sum is the sum of all products.
+
+    Args:
+      ranked: Items; negative ones are no items.
+      vectors: Of the items.
+      k: Cut-off.
+
+    Returns:
+      From 0 (equal directions) to 2; NaN for lists of fewer than two items.
+    """
+    result = np.empty(len(ranked))
+    for start in range(0, len(ranked), _BLOCK):
+        items = ranked[start : start + _BLOCK, :k]
+        rows = vectors[np.maximum(items, 0)].astype(np.float64)
+        length = np.sqrt(np.sum(rows**2, axis=-1, keepdims=True))
+        rows = rows / np.where(length > 0, length, 1.0) * (items >= 0)[:, :, None]
+        total = np.sum(rows.sum(axis=1) ** 2, axis=-1) - np.sum(rows**2, axis=(1, 2))
+        pairs = _ordered_pairs(items)
+        similarity = total / np.where(pairs > 0, pairs, np.nan)
+        result[start : start + _BLOCK] = 1.0 - similarity
+    return result
+
+
+def code_distance(
+    ranked: Int[np.ndarray, "U K"], codes: Int[np.ndarray, "N Q"], k: int
+) -> Float[np.ndarray, " U"]:
+    """Returns the mean share of levels in which the codes of two listed items differ.
+
+    Args:
+      ranked: Items; negative ones are no items.
+      codes: Of the items.
+      k: Cut-off.
+
+    Returns:
+      From 0 (equal codes) to 1; NaN for lists of fewer than two items.
+    """
+    result = np.empty(len(ranked))
+    for start in range(0, len(ranked), _BLOCK):
+        items = ranked[start : start + _BLOCK, :k]
+        valid = items >= 0
+        both = valid[:, :, None] & valid[:, None, :]
+        rows = codes[np.maximum(items, 0)]
+        differing = np.zeros(len(items), np.int64)
+        for level in range(codes.shape[1]):
+            one = rows[:, :, level]
+            differing += np.sum(
+                (one[:, :, None] != one[:, None, :]) & both, axis=(1, 2)
+            )
+        pairs = _ordered_pairs(items) * codes.shape[1]
+        result[start : start + _BLOCK] = differing / np.where(pairs > 0, pairs, np.nan)
+    return result
+
+
+def _ordered_pairs(items: Int[np.ndarray, "U K"]) -> Int[np.ndarray, " U"]:
+    number = np.sum(items >= 0, axis=1)
+    return number * (number - 1)

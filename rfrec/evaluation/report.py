@@ -1,0 +1,109 @@
+# Copyright 2026 The rfrec Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Lists and targets in; the table of a report out: means, intervals, subgroups."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from rfrec.evaluation import groups, metrics, significance
+from rfrec.evaluation.ranking import Lists
+
+# What every report of a retrieval system tells.
+NAMES = ("hr@1", "hr@5", "hr@10", "ndcg@5", "ndcg@10", "mrr")
+
+
+def summarize(
+    values: Mapping[str, Float[np.ndarray, " U"]],
+    users: Mapping[str, Bool[np.ndarray, " U"]] | None = None,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, dict[str, Any]]:
+    """Averages values over all users, and over groups of them.
+
+    Args:
+      values: One for each user, by the name of the metric; NaN is left out.
+      users: Members of each group; `all` is always told.
+      resamples: Of the bootstrap.
+      seed: Of the bootstrap.
+
+    Returns:
+      For each group the number of users, and for each metric mean, low and high.
+    """
+    first = next(iter(values.values()))
+    members = {"all": np.ones(len(first), bool), **(users or {})}
+    table: dict[str, dict[str, Any]] = {}
+    for group, mask in members.items():
+        table[group] = {"users": int(mask.sum())}
+        for name, value in values.items():
+            found = significance.interval(value[mask], resamples=resamples, seed=seed)
+            row = found._asdict()
+            row.pop("users")
+            table[group][name] = row
+    return table
+
+
+def evaluate(
+    lists: Lists,
+    targets: Int[np.ndarray, " U"],
+    *,
+    counts: Int[np.ndarray, " N"],
+    vectors: Float[np.ndarray, "N D"] | None = None,
+    codes: Int[np.ndarray, "N Q"] | None = None,
+    cutoff: int = 10,
+    cold_share: float = 0.2,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Evaluates lists by item, for all users and for cold and popular targets.
+
+    Args:
+      lists: Of all users.
+      targets: The one relevant item of each user.
+      counts: Occurrences of each item in training.
+      vectors: Of the items, for the diversity within lists.
+      codes: Of the items, for the diversity if there are no vectors.
+      cutoff: Of coverage and diversity.
+      cold_share: Of the catalogue, as of `groups.by_popularity`.
+      resamples: Of the bootstrap.
+      seed: Of the bootstrap.
+
+    Returns:
+      `metrics`: the table of `summarize`; `groups`: the bounds of the groups;
+      `coverage@k`; `diversity@k` if there are vectors or codes.
+    """
+    found = metrics.match(lists.items, targets)
+    split = groups.by_popularity(targets, counts, share=cold_share)
+    table = summarize(
+        metrics.per_user(found, NAMES),
+        {"cold": split.cold, "popular": split.popular},
+        resamples=resamples,
+        seed=seed,
+    )
+    bounds = {"cold_most": split.cold_most, "popular_least": split.popular_least}
+    result: dict[str, Any] = {
+        "metrics": table,
+        "groups": bounds,
+        f"coverage@{cutoff}": metrics.coverage(lists.items, len(counts), cutoff),
+    }
+    if vectors is not None or codes is not None:
+        kind, within = _distances(lists, vectors, codes, cutoff)
+        told = significance.interval(within, resamples=resamples, seed=seed)
+        result[f"diversity@{cutoff}"] = {"distance": kind, **told._asdict()}
+    return result
+
+
+def _distances(lists: Lists, vectors, codes, cutoff: int):
+    """Returns the kind of distance, and its mean within the list of each user."""
+    if vectors is not None:
+        return "cosine", metrics.vector_distance(lists.items, vectors, cutoff)
+    return "codes", metrics.code_distance(lists.items, codes, cutoff)
+
+
+def means(matches: metrics.Matches, names: tuple[str, ...] = NAMES) -> dict[str, float]:
+    """Averages metrics over the users that have a relevant item."""
+    values = metrics.per_user(matches, names)
+    return {name: float(np.nanmean(value)) for name, value in values.items()}

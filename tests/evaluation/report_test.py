@@ -1,0 +1,55 @@
+# Copyright 2026 The rfrec Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The table of a report."""
+
+import json
+
+import numpy as np
+import pytest
+
+from rfrec.evaluation import metrics, ranking, report
+
+
+def lists(num_users=60, num_items=30, length=12, seed=0):
+    rng = np.random.default_rng(seed)
+    items = np.stack([rng.permutation(num_items)[:length] for _ in range(num_users)])
+    scores = -np.sort(rng.random(items.shape), axis=1)
+    return ranking.Lists(items, scores), rng.integers(0, num_items, num_users)
+
+
+@pytest.mark.parametrize("kind", ["cosine", "codes", None])
+def test_a_report_holds_means_intervals_groups_coverage_and_diversity(kind):
+    found, targets = lists()
+    rng = np.random.default_rng(1)
+    counts = rng.integers(0, 20, 30)
+    extra = {}
+    if kind == "cosine":
+        extra = {"vectors": rng.normal(size=(30, 4))}
+    elif kind == "codes":
+        extra = {"codes": rng.integers(0, 4, size=(30, 3))}
+    table = report.evaluate(found, targets, counts=counts, resamples=50, **extra)
+    json.dumps(table, allow_nan=False)
+    groups = table["metrics"]
+    assert set(groups) == {"all", "cold", "popular"}
+    assert groups["all"]["users"] == 60
+    values = metrics.per_user(metrics.match(found.items, targets), report.NAMES)
+    for name, value in values.items():
+        cell = groups["all"][name]
+        np.testing.assert_allclose(cell["mean"], value.mean())
+        assert cell["low"] <= cell["mean"] <= cell["high"]
+        cold = counts[targets] <= table["groups"]["cold_most"]
+        np.testing.assert_allclose(groups["cold"][name]["mean"], value[cold].mean())
+    assert 0 < table["coverage@10"] <= 1
+    assert (table.get("diversity@10") or {}).get("distance") == kind
+
+
+def test_a_group_without_users_has_no_means():
+    found, targets = lists()
+    values = metrics.per_user(metrics.match(found.items, targets), ("hr@5",))
+    table = report.summarize(values, {"none": np.zeros(60, bool)}, resamples=20)
+    assert table["none"] == {"users": 0, "hr@5": dict.fromkeys(("mean", "low", "high"))}
+
+
+def test_means_leave_out_users_without_relevant_items():
+    found = metrics.match(np.array([[1], [1], [1]]), np.array([1, 0, -1]))
+    assert report.means(found, ("hr@1",)) == {"hr@1": 0.5}
