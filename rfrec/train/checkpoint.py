@@ -14,7 +14,7 @@ from rfrec.config import UserError
 from rfrec.train.state import TrainState
 from rfrec.typing import PyTree
 
-# Metrics of a checkpoint that was not evaluated: never the best.
+# Size of the metrics of a checkpoint that was not evaluated: never the best.
 _WORST = 1e30
 
 
@@ -33,21 +33,31 @@ class Checkpoints:
     while writing leaves the one before.
     """
 
-    def __init__(self, workdir: Path, *, lowest: tuple[str, ...]):
+    def __init__(
+        self,
+        workdir: Path,
+        *,
+        lowest: tuple[str, ...] = (),
+        highest: tuple[str, ...] = (),
+        read_only: bool = False,
+    ):
         """Opens the folder.
 
         Args:
           workdir: Of the run.
           lowest: Metrics; for each, the checkpoint with the lowest value is kept.
+          highest: Metrics of which the highest value is kept. One of the two names at
+            least one metric.
+          read_only: Whether the run is another's: nothing in its folder changes.
         """
-        self.lowest = lowest
+        self._signs = dict.fromkeys(lowest, -1.0) | dict.fromkeys(highest, 1.0)
         best = [
             checkpoint_managers.BestN(
-                get_metric_fn=lambda metrics, name=name: -metrics[name],
+                get_metric_fn=lambda metrics, name=name: self._goodness(name, metrics),
                 reverse=False,
                 n=1,
             )
-            for name in lowest
+            for name in self.criteria
         ]
         policy = checkpoint_managers.AnyPreservationPolicy(
             [checkpoint_managers.LatestN(1), *best]
@@ -58,8 +68,9 @@ class Checkpoints:
                 options=ocp.CheckpointManagerOptions(
                     preservation_policy=policy,
                     # Only with a best_fn does orbax store metrics; the policy decides.
-                    best_fn=lambda metrics: -metrics[lowest[0]],
-                    enable_async_checkpointing=True,
+                    best_fn=lambda metrics: self._goodness(self.criteria[0], metrics),
+                    enable_async_checkpointing=not read_only,
+                    read_only=read_only,
                 ),
             )
         except ValueError as error:
@@ -67,6 +78,18 @@ class Checkpoints:
                 f"the metrics of a checkpoint in {workdir / 'checkpoints'} are damaged"
                 f" ({error}): remove the folder of its step"
             ) from error
+
+    @property
+    def criteria(self) -> tuple[str, ...]:
+        """Metrics by which a best checkpoint is kept."""
+        return tuple(self._signs)
+
+    def _goodness(self, name: str, metrics: dict[str, float]) -> float:
+        return self._signs[name] * metrics[name]
+
+    def is_better(self, name: str, value: float, than: float) -> bool:
+        """Returns whether a value of a criterion beats another; equal ones do not."""
+        return self._signs[name] * value > self._signs[name] * than
 
     def save(
         self,
@@ -82,12 +105,13 @@ class Checkpoints:
           step: Steps done.
           state: Arrays on the host.
           notes: JSON values beside it.
-          metrics: Values of `lowest`; None if the state was not evaluated.
+          metrics: Values of the criteria; None if the state was not evaluated.
         """
         if step in self._manager.all_steps():
             return
         values = {
-            name: float(metrics[name]) if metrics else _WORST for name in self.lowest
+            name: float(metrics[name]) if metrics else -sign * _WORST
+            for name, sign in self._signs.items()
         }
         self._manager.save(
             step,
@@ -102,7 +126,7 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def best(self, name: str) -> int | None:
-        """Returns the stored step with the lowest value of a metric.
+        """Returns the stored step with the best value of a criterion.
 
         Of equal ones the latest, which has trained longest; the latest of all if none
         was evaluated.
@@ -116,9 +140,9 @@ class Checkpoints:
                     f"the metrics of checkpoint {self._manager.directory / str(step)}"
                     " are damaged: remove that folder"
                 ) from error
-            if metrics and metrics[name] < _WORST:
-                values[step] = metrics[name]
-        best = min(values, key=lambda step: (values[step], -step), default=None)
+            if metrics and abs(metrics[name]) < _WORST:
+                values[step] = self._goodness(name, metrics)
+        best = max(values, key=lambda step: (values[step], step), default=None)
         return self.latest() if best is None else best
 
     def restore(self, step: int, template: PyTree) -> Restored:

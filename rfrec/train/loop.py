@@ -7,6 +7,7 @@ devices, and comes to the host only to be stored.
 """
 
 import dataclasses
+import functools
 import math
 import signal
 import time
@@ -61,6 +62,9 @@ class Schedule:
       steps_per_call: Most steps of one call.
       eval_every: Epochs between evaluations, each followed by a checkpoint.
       events: Epochs before which `begin_epoch` is called.
+      patience: Evaluations without a better value of `criterion` after which the run
+        ends; None never ends it early.
+      criterion: One of the checkpoints' criteria, whose best so far stays stored.
     """
 
     epochs: int
@@ -68,6 +72,8 @@ class Schedule:
     steps_per_call: int
     eval_every: int
     events: tuple[int, ...] = ()
+    patience: int | None = None
+    criterion: str = "loss"
 
     @property
     def total_steps(self) -> int:
@@ -94,11 +100,27 @@ class Progress:
       step: Steps done.
       seconds: Spent training, evaluations included, over all resumptions.
       sums: Sums of the metrics over the steps of the current epoch so far.
+      best: Best value of the schedule's criterion; None before the first evaluation.
+      stale: Evaluations since then.
     """
 
     step: int = 0
     seconds: float = 0.0
     sums: dict[str, float] = dataclasses.field(default_factory=dict)
+    best: float | None = None
+    stale: int = 0
+
+    def has_ended(self, schedule: Schedule) -> bool:
+        """Whether all steps are done, or patience has run out."""
+        impatient = schedule.patience is not None and self.stale >= schedule.patience
+        return self.step >= schedule.total_steps or impatient
+
+    def judge(self, value: float, is_better: Callable[[float, float], bool]) -> None:
+        """Notes the criterion's value at an evaluation."""
+        if self.best is None or is_better(value, self.best):
+            self.best, self.stale = value, 0
+        else:
+            self.stale += 1
 
     def add(self, metrics: dict[str, np.ndarray], schedule: Schedule) -> Iterator[dict]:
         """Adds steps one by one, yielding the mean row of each epoch that ends."""
@@ -154,7 +176,7 @@ def fit(
 
     with _sigterm() as stop, _bar(schedule, progress) as bar:
         pace = _Pace(schedule.steps_per_call)
-        while progress.step < schedule.total_steps:
+        while not progress.has_ended(schedule):
             epoch, within = divmod(progress.step, schedule.steps_per_epoch)
             if within == 0 and epoch in schedule.events:
                 state = program.begin_epoch(state, epoch)
@@ -184,12 +206,22 @@ def fit(
             row = {"step": progress.step, "epoch": epoch, "split": "eval", **evaluated}
             if writer is not None:
                 writer.write(row)
-            bar.report(row)
+            bar.report(row, checkpoints.criteria)
+            if schedule.patience is not None:
+                name = schedule.criterion
+                progress.judge(
+                    evaluated[name], functools.partial(checkpoints.is_better, name)
+                )
             store(evaluated)
-            if _agree_any(stop.is_set) and progress.step < schedule.total_steps:
+            if _agree_any(stop.is_set) and not progress.has_ended(schedule):
                 checkpoints.wait()
                 raise Preempted(f"stopped by SIGTERM at step {progress.step}")
     checkpoints.wait()
+    if progress.step < schedule.total_steps:
+        logging.info(
+            "ended at step %d: %d evaluations without a better %s than %.4g",
+            *(progress.step, progress.stale, schedule.criterion, progress.best),
+        )
     return state
 
 
@@ -268,14 +300,14 @@ class _Bar(tqdm):
 
     values: dict[str, str] = {}
 
-    def report(self, row: dict[str, Any]) -> None:
-        """Shows the numbers of an evaluation."""
+    def report(self, row: dict[str, Any], shown: tuple[str, ...]) -> None:
+        """Logs the numbers of an evaluation, or shows some of them in the bar."""
         scalars = {
             name: f"{value:.4g}" if isinstance(value, float) else str(value)
             for name, value in row.items()
             if isinstance(value, (int, float)) and name != "step"
         }
-        self.values = {k: v for k, v in scalars.items() if k == "collision_rate"}
+        self.values = {k: v for k, v in scalars.items() if k in shown}
         if self.disable and jax.process_index() == 0:
             logging.info("%s", "  ".join(f"{k} {v}" for k, v in scalars.items()))
 

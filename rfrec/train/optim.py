@@ -1,11 +1,16 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Optimisers by name, with schedule and clipping, from optax."""
+"""Optimisers by name, with schedule, clipping and accumulation, from optax."""
 
 import dataclasses
+import math
 from typing import Literal
 
+import jax
+import numpy as np
 import optax
+
+from rfrec.typing import PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,10 +23,14 @@ class Optimizer:
       lr: Peak learning rate.
       schedule: `constant`, or `cosine` from `lr` to `min_lr` at the last step.
       min_lr: End of the cosine.
-      warmup_steps: Steps of linear growth from 0 to `lr`.
-      weight_decay: Coefficient of the decay, on every parameter.
+      warmup_steps: Updates of linear growth from 0 to `lr`.
+      warmup_share: The same as a share of all updates, rounded up; the larger counts.
+      weight_decay: Coefficient of the decay.
+      decay: `all` parameters, or `matrices`: those of two axes or more, which leaves
+        out biases and the gains of norms.
       clip_norm: Largest global norm of a gradient; None never clips.
       momentum: Of `sgd`.
+      accumulate: Steps whose mean gradient makes one update.
     """
 
     name: Literal["adamw", "adam", "adagrad", "sgd"] = "adamw"
@@ -29,31 +38,42 @@ class Optimizer:
     schedule: Literal["constant", "cosine"] = "constant"
     min_lr: float = 0.0
     warmup_steps: int = 0
+    warmup_share: float = 0.0
     weight_decay: float = 0.0
+    decay: Literal["all", "matrices"] = "all"
     clip_norm: float | None = None
     momentum: float = 0.0
+    accumulate: int = 1
 
 
-def learning_rate(settings: Optimizer, total_steps: int) -> optax.Schedule:
-    """Returns the learning rate as a function of the step."""
-    steps = max(total_steps - settings.warmup_steps, 1)
+def learning_rate(settings: Optimizer, total_updates: int) -> optax.Schedule:
+    """Returns the learning rate as a function of the updates done."""
+    share = math.ceil(settings.warmup_share * total_updates)
+    warmup_steps = max(settings.warmup_steps, share)
+    steps = max(total_updates - warmup_steps, 1)
     if settings.schedule == "cosine":
         alpha = settings.min_lr / settings.lr
         after = optax.cosine_decay_schedule(settings.lr, steps, alpha=alpha)
     else:
         after = optax.constant_schedule(settings.lr)
-    if settings.warmup_steps == 0:
+    if warmup_steps == 0:
         return after
-    warmup = optax.linear_schedule(0.0, settings.lr, settings.warmup_steps)
-    return optax.join_schedules([warmup, after], [settings.warmup_steps])
+    warmup = optax.linear_schedule(0.0, settings.lr, warmup_steps)
+    return optax.join_schedules([warmup, after], [warmup_steps])
+
+
+def _is_matrix(params: PyTree) -> PyTree:
+    return jax.tree.map(lambda a: np.ndim(a) > 1, params)
 
 
 def build(settings: Optimizer, total_steps: int) -> optax.GradientTransformation:
     """Builds the optimiser of a run of `total_steps` steps."""
-    lr = learning_rate(settings, total_steps)
+    lr = learning_rate(settings, max(total_steps // settings.accumulate, 1))
+    decay = settings.weight_decay
+    mask = _is_matrix if settings.decay == "matrices" else None
     # Constants where optax and PyTorch differ are PyTorch's, for comparable runs.
     rule = {
-        "adamw": lambda: optax.adamw(lr, weight_decay=settings.weight_decay),
+        "adamw": lambda: optax.adamw(lr, weight_decay=decay, mask=mask),
         "adam": lambda: optax.adam(lr),
         "adagrad": lambda: optax.adagrad(lr, initial_accumulator_value=0.0, eps=1e-10),
         "sgd": lambda: optax.sgd(lr, momentum=settings.momentum or None),
@@ -61,6 +81,10 @@ def build(settings: Optimizer, total_steps: int) -> optax.GradientTransformation
     parts = []
     if settings.clip_norm is not None:
         parts.append(optax.clip_by_global_norm(settings.clip_norm))
-    if settings.weight_decay > 0 and settings.name != "adamw":
-        parts.append(optax.add_decayed_weights(settings.weight_decay))
-    return optax.chain(*parts, rule)
+    if decay > 0 and settings.name != "adamw":
+        parts.append(optax.add_decayed_weights(decay, mask))
+    whole = optax.chain(*parts, rule)
+    if settings.accumulate == 1:
+        return whole
+    steps = optax.MultiSteps(whole, every_k_schedule=settings.accumulate)
+    return steps.gradient_transformation()

@@ -1,27 +1,34 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Data parallelism behind one interface: pmap, or jit with NamedSharding.
+"""Parallelism behind one interface: pmap, or jit with NamedSharding.
 
 A step is written once, for the rows one device sees, with `axis_name` for what
 couples rows of the whole batch. Under `pmap` the axis exists and collectives run over
 it; under `jit` it is None and the compiler partitions a program over the whole batch.
 Both return the same numbers on any number of devices.
+
+Under `jit` a second axis of devices can split the parameters of large models: a model
+names the axes of its parameters, and rules say which names are spread.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from rfrec.config import UserError
 from rfrec.typing import PyTree
 
 AXIS = "data"
+TENSOR = "tensor"
+# Names of parameter axes that are spread over the tensor axis of the devices.
+SPREAD: Mapping[str, str] = {"vocab": TENSOR, "heads": TENSOR, "mlp": TENSOR}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +37,8 @@ class Engine:
 
     Attributes:
       name: `pmap` or `jit`.
-      mesh: All devices of all processes on one axis.
+      mesh: All devices of all processes: along the batch, and along the axes that
+        `SPREAD` names.
     """
 
     name: Literal["pmap", "jit"]
@@ -46,16 +54,61 @@ class Engine:
         """Number of devices over all processes."""
         return self.mesh.size
 
+    @property
+    def num_parts(self) -> int:
+        """Parts of a batch: the devices, but for those that share a batch's rows."""
+        return self.mesh.shape[AXIS]
+
     def check_batch(self, batch_size: int, name: str) -> None:
         """Raises UserError if a batch cannot be spread evenly."""
-        if batch_size % self.num_devices:
+        if batch_size % self.num_parts:
+            among = "" if self.num_parts == self.num_devices else " along the batch"
             raise UserError(
-                f"{name}={batch_size} is not a multiple of the {self.num_devices}"
-                " devices: choose a multiple"
+                f"{name}={batch_size} is not a multiple of the {self.num_parts}"
+                f" devices{among}: choose a multiple"
             )
 
     def _sharding(self, *spec: str | None) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec(*spec))
+
+    def shardings(self, tree: PyTree, axes: PyTree) -> PyTree:
+        """Returns where each array of a state goes under `jit`.
+
+        An array is a parameter, or a moment of one, if its path ends in that of the
+        parameter and it has as many axes. An axis that does not divide by the tensor
+        devices stays whole, as does every other array.
+
+        Args:
+          tree: Of arrays: parameters, or anything that holds trees like them.
+          axes: One tuple of names, or None, for each parameter.
+
+        Returns:
+          A tree like `tree`.
+        """
+        named = _by_path(axes, is_leaf=lambda a: a is None or isinstance(a, tuple))
+
+        def choose(path, a):
+            keys = _keys(path)
+            tails = (keys[i:] for i in range(len(keys)))
+            names = next((named[t] for t in tails if t in named), None) or ()
+            if len(names) != np.ndim(a):
+                return self._sharding()
+            return self._sharding(*map(self._spread, names, np.shape(a)))
+
+        return jax.tree_util.tree_map_with_path(choose, tree)
+
+    def _spread(self, name: str | None, length: int) -> str | None:
+        axis = SPREAD.get(name) if name else None
+        return axis if axis and length % self.mesh.shape[axis] == 0 else None
+
+    def place(self, tree: PyTree, shardings: PyTree) -> PyTree:
+        """Puts host arrays where `shardings` says; under `jit` only."""
+
+        def put(a, sharding):
+            a = np.asarray(a)
+            return jax.make_array_from_callback(a.shape, sharding, lambda i: a[i])
+
+        return jax.tree.map(put, tree, shardings)
 
     def replicate(self, tree: PyTree) -> PyTree:
         """Copies host arrays to every device."""
@@ -63,9 +116,7 @@ class Engine:
         def put(a):
             a = np.asarray(a)
             if self.name == "jit":
-                return jax.make_array_from_callback(
-                    a.shape, self._sharding(), lambda index: a[index]
-                )
+                return self.place(a, self._sharding())
             shape = (self.num_devices, *a.shape)
             return jax.make_array_from_callback(
                 shape, self._sharding(AXIS), lambda _: a[np.newaxis]
@@ -74,11 +125,14 @@ class Engine:
         return jax.tree.map(put, tree)
 
     def fetch(self, tree: PyTree) -> PyTree:
-        """Returns host copies of replicated arrays."""
+        """Returns host copies of arrays; all processes call it."""
 
         def get(a):
-            local = np.asarray(a.addressable_data(0))
-            return local[0] if self.name == "pmap" else local
+            if self.name == "pmap":
+                return np.asarray(a.addressable_data(0))[0]
+            if a.is_fully_replicated:
+                return np.asarray(a.addressable_data(0))
+            return np.asarray(multihost_utils.process_allgather(a, tiled=True))
 
         return jax.tree.map(get, tree)
 
@@ -112,7 +166,11 @@ class Engine:
         )
 
     def compile(
-        self, fn: Callable[..., tuple[PyTree, PyTree]], *, donate: bool = False
+        self,
+        fn: Callable[..., tuple[PyTree, PyTree]],
+        *,
+        donate: bool = False,
+        shardings: PyTree = None,
     ) -> Callable[..., tuple[PyTree, PyTree]]:
         """Compiles `fn(state, constants, batch, count) -> (state, outputs)`.
 
@@ -120,6 +178,7 @@ class Engine:
           fn: `state`, `constants` and `count` are replicated, `batch` is spread, and
             everything returned must be the same on all devices.
           donate: Whether the state's buffers are reused for the new state.
+          shardings: Where the new state goes under `jit`; None replicates it.
         """
         donated = (0,) if donate else ()
         if self.name == "pmap":
@@ -127,18 +186,54 @@ class Engine:
                 fn, axis_name=AXIS, in_axes=(0, 0, 0, None), donate_argnums=donated
             )
         else:
+            everywhere = self._sharding()
+            states = everywhere if shardings is None else shardings
             compiled = jax.jit(
-                fn, donate_argnums=donated, out_shardings=self._sharding()
+                fn, donate_argnums=donated, out_shardings=(states, everywhere)
             )
         return compiled
 
 
-def make_engine(name: Literal["pmap", "jit"], *, devices=None) -> Engine:
-    """Makes an engine over all devices of all processes."""
+def _keys(path: tuple[Any, ...]) -> tuple[str, ...]:
+    """Returns a path as plain names, the same for dicts, dataclasses and tuples."""
+    return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
+
+
+def _by_path(tree: PyTree, is_leaf: Callable[[Any], bool]) -> dict:
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_leaf)
+    return {_keys(path): leaf for path, leaf in leaves}
+
+
+def make_engine(
+    name: Literal["pmap", "jit"], *, devices=None, tensor: int = 1
+) -> Engine:
+    """Makes an engine over all devices of all processes.
+
+    Args:
+      name: `pmap` or `jit`.
+      devices: All by default.
+      tensor: Devices that split one copy of the parameters, `jit` only.
+
+    Raises:
+      UserError: The devices do not divide so.
+    """
     devices = jax.devices() if devices is None else devices
+    if tensor > 1 and name == "pmap":
+        raise UserError(
+            f"config.train.tensor={tensor}: pmap copies parameters to every device:"
+            " use config.train.engine=jit"
+        )
+    if len(devices) % tensor:
+        raise UserError(
+            f"config.train.tensor={tensor} does not divide the {len(devices)} devices:"
+            " choose a divisor"
+        )
     # Explicit axes, the default of make_mesh, refuse gathers from a sharded index.
     mesh = jax.make_mesh(
-        (len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices
+        (len(devices) // tensor, tensor),
+        (AXIS, TENSOR),
+        axis_types=(AxisType.Auto,) * 2,
+        devices=devices,
     )
     return Engine(name, mesh)
 

@@ -63,7 +63,8 @@ class Writer:
             return
         for name, value in row.items():
             if isinstance(value, (int, float)) and name not in ("step", "epoch"):
-                self._events.add_scalar(f"{row['split']}/{name}", value, row["step"])
+                tag = f"{row['split']}/{name.replace('@', '_')}"
+                self._events.add_scalar(tag, value, row["step"])
         for level, values in enumerate(row.get("levels", ())):
             for name in ("used", "perplexity", "entropy"):
                 tag = f"{row['split']}/level_{level + 1}/{name}"

@@ -84,6 +84,28 @@ def test_the_latest_and_the_best_by_each_criterion_are_kept(opened, tmp_path):
     assert folders == {"2", "3", "5"}
 
 
+def test_the_highest_is_kept_beside_the_lowest(tmp_path):
+    def opened():
+        return checkpoint.Checkpoints(tmp_path, lowest=("loss",), highest=("ndcg",))
+
+    values = {1: (0.1, 5.0), 2: (0.9, 4.0), 3: (0.3, 2.0), 4: (-0.2, 3.0)}
+    store = opened()
+    assert store.criteria == ("loss", "ndcg")
+    for step, (ndcg, loss) in values.items():
+        metrics = {"ndcg": ndcg, "loss": loss}
+        store.save(step, make_state(step), notes={}, metrics=metrics)
+    store.save(5, make_state(5), notes={}, metrics=None)
+    store.close()
+    store = opened()
+    assert (store.best("ndcg"), store.best("loss"), store.latest()) == (2, 3, 5)
+    folders = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert folders == {"2", "3", "5"}
+    assert store.is_better("ndcg", 0.2, 0.1)
+    assert not store.is_better("loss", 0.2, 0.1)
+    assert not store.is_better("ndcg", 0.1, 0.1)
+    store.close()
+
+
 def test_the_best_is_kept_over_a_restart(opened, tmp_path):
     first = opened()
     save(first, {1: (0.1, 5.0), 2: (0.5, 1.0), 3: (0.6, 6.0)})

@@ -234,3 +234,88 @@ def test_stops_of_a_schedule():
     made = [SCHEDULE.next_stop(step) for step in (0, 4, 9, 10, 14, 15, 30, 34)]
     assert made == [10, 10, 10, 15, 15, 20, 35, 35]
     assert SCHEDULE.total_steps == 35
+
+
+# Every second epoch; the best is the second evaluation, 0.2 does not beat it.
+VALUES = [0.5, 0.2, 0.3, 0.2, 0.4, 0.1, 0.0]
+PATIENT = dataclasses.replace(
+    SCHEDULE, epochs=14, patience=3, criterion="loss", events=()
+)
+
+
+def fit_values(folder, monkeypatch, schedule=PATIENT, **misbehaviour):
+    """A run whose evaluations are VALUES, whatever its state is."""
+
+    def evaluate(self, state):
+        return {"loss": VALUES[self.step // 10 - 1]}
+
+    run = Toy.run
+
+    def counting(self, state, first, count):
+        self.step = first + count
+        return run(self, state, first, count)
+
+    monkeypatch.setattr(Toy, "evaluate", evaluate)
+    monkeypatch.setattr(Toy, "run", counting)
+    try:
+        return fit(folder, schedule, **misbehaviour)
+    finally:
+        monkeypatch.undo()
+
+
+def test_patience_ends_the_run_and_the_best_stays_stored(tmp_path, monkeypatch):
+    _, calls = fit_values(tmp_path, monkeypatch)
+    assert sum(call[2] for call in calls if call[0] == "run") == 50
+    text = metrics(tmp_path)
+    store = checkpoint.Checkpoints(tmp_path, lowest=LOWEST)
+    assert store.latest() == 50
+    assert VALUES[store.best("loss") // 10 - 1] == 0.2
+    notes = store.restore(50, start()).notes
+    store.close()
+    assert (notes["best"], notes["stale"]) == (0.2, 3)
+    _, calls = fit_values(tmp_path, monkeypatch)
+    assert (calls, metrics(tmp_path)) == ([], text)
+
+
+def test_without_patience_the_run_goes_to_its_end(tmp_path, monkeypatch):
+    schedule = dataclasses.replace(PATIENT, patience=None)
+    _, calls = fit_values(tmp_path, monkeypatch, schedule)
+    assert sum(call[2] for call in calls if call[0] == "run") == 70
+
+
+@pytest.mark.parametrize("step", [12, 20, 33, 41, 50])
+def test_patience_survives_kills(tmp_path, monkeypatch, step):
+    def act():
+        raise Kill
+
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    state, _ = fit_values(whole, monkeypatch)
+    with pytest.raises(Kill):
+        fit_values(broken, monkeypatch, at=step, act=act)
+    again, _ = fit_values(broken, monkeypatch)
+    np.testing.assert_array_equal(again, state)
+    assert metrics(broken) == metrics(whole)
+
+
+def test_sigterm_keeps_what_patience_knows(tmp_path, monkeypatch):
+    def act():
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    state, _ = fit_values(whole, monkeypatch)
+    with pytest.raises(loop.Preempted):
+        fit_values(broken, monkeypatch, at=33, act=act)
+    again, _ = fit_values(broken, monkeypatch)
+    np.testing.assert_array_equal(again, state)
+    assert metrics(broken) == metrics(whole)
+
+
+def test_of_a_highest_criterion_more_is_better(tmp_path):
+    store = checkpoint.Checkpoints(tmp_path, highest=("ndcg",), lowest=("loss",))
+    progress = loop.Progress()
+    for value in (0.1, 0.3, 0.3, 0.2):
+        progress.judge(value, lambda a, b: store.is_better("ndcg", a, b))
+    store.close()
+    assert (progress.best, progress.stale) == (0.3, 2)
+    assert progress.has_ended(dataclasses.replace(SCHEDULE, patience=2))
+    assert not progress.has_ended(SCHEDULE)

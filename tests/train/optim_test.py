@@ -86,3 +86,53 @@ def test_clipping_bounds_the_global_norm():
         np.testing.assert_allclose(optax.tree.norm(updates), wanted, rtol=1e-5)
         for name, grad in grads.items():
             assert float(np.dot(updates[name], grad)) < 0
+
+
+def test_warmup_as_a_share_of_the_updates():
+    settings = optim.Optimizer(lr=1.0, warmup_share=0.031, weight_decay=0.0)
+    rate = optim.learning_rate(settings, 100)
+    np.testing.assert_allclose(
+        [float(rate(i)) for i in range(6)], [0, 0.25, 0.5, 0.75, 1, 1]
+    )
+    both = optim.learning_rate(
+        optim.Optimizer(lr=1.0, warmup_share=0.02, warmup_steps=4), 100
+    )
+    assert float(both(2)) == 0.5
+
+
+def test_accumulated_steps_are_one_update_of_their_mean_gradient():
+    rng = np.random.default_rng(0)
+    grads = rng.normal(size=(12, 5)).astype("f4")
+    settings = {
+        "lr": 0.05,
+        "weight_decay": 0.1,
+        "schedule": "cosine",
+        "warmup_steps": 1,
+    }
+    whole = optim.build(optim.Optimizer(**settings), 4)
+    parts = optim.build(optim.Optimizer(**settings, accumulate=3), 12)
+    made = []
+    for optimizer, rows in (
+        (whole, grads.reshape(4, 3, 5).mean(axis=1)),
+        (parts, grads),
+    ):
+        params = jnp.ones(5)
+        state = optimizer.init(params)
+        for i, row in enumerate(rows):
+            updates, state = optimizer.update(jnp.asarray(row), state, params)
+            if optimizer is parts and i % 3 < 2:
+                assert not np.any(updates)
+            params = optax.apply_updates(params, updates)
+        made.append(params)
+    np.testing.assert_allclose(made[1], made[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_decay_may_leave_out_gains_and_biases(name):
+    settings = optim.Optimizer(name, lr=0.1, weight_decay=0.5, decay="matrices")
+    optimizer = optim.build(settings, 1)
+    params = {"matrix": jnp.ones((2, 2)), "gain": jnp.ones(2)}
+    grads = {"matrix": jnp.zeros((2, 2)), "gain": jnp.zeros(2)}
+    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["matrix"], -0.05)
+    np.testing.assert_array_equal(updates["gain"], 0)

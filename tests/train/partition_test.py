@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rfrec.config import UserError
 from rfrec.train import partition
 
 
@@ -109,3 +110,100 @@ def test_without_an_axis_nothing_is_collected():
     x = jnp.arange(3.0)
     assert partition.gather(x, None) is x
     assert partition.mean(x, None) is x
+
+
+TENSOR = """
+import json
+import jax, jax.numpy as jnp, numpy as np, optax
+from rfrec.config import UserError
+from rfrec.train import optim, partition, state as train_state
+
+axes = {
+    "table": ("vocab", "embed"),
+    "layer": {"in": ("embed", "mlp"), "out": ("mlp", "embed"), "gain": ("embed",)},
+    "odd": ("vocab", "embed"),
+    "bias": None,
+}
+rng = np.random.default_rng(0)
+shapes = {"table": (8, 4), "layer": {"in": (4, 6), "out": (6, 4), "gain": (4,)},
+          "odd": (7, 4), "bias": (3,)}
+params = jax.tree.map(lambda s: rng.normal(size=s).astype("f4"), shapes,
+                      is_leaf=lambda s: isinstance(s, tuple))
+tokens = rng.integers(8, size=(2, 8)).astype(np.int32)
+optimizer = optim.build(optim.Optimizer(lr=0.1, weight_decay=0.1, accumulate=2), 4)
+host = train_state.create(params=params, model_state={}, optimizer=optimizer, seed=0)
+host = jax.tree.map(np.asarray, host)
+
+def loss(p, tokens):
+    x = p["table"][tokens] * p["layer"]["gain"][None]
+    y = jax.nn.relu(x @ p["layer"]["in"]) @ p["layer"]["out"]
+    return jnp.mean((y @ p["odd"].T)[:, :3] * p["bias"][None])
+
+def step(state, constants, batch, count):
+    def one(i, state):
+        grads = jax.grad(loss)(state.params, batch[i])
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        return state.replace(params=optax.apply_updates(state.params, updates),
+                             opt_state=opt_state, step=state.step + 1)
+    state = jax.lax.fori_loop(0, count, one, state)
+    return state, loss(state.params, batch[0])
+
+made = {}
+for name, tensor, devices in (("one", 1, jax.devices()[:1]), ("4x2", 2, jax.devices())):
+    engine = partition.make_engine("jit", devices=devices, tensor=tensor)
+    places = engine.shardings(host, axes)
+    state = engine.place(host, places)
+    back = engine.fetch(state)
+    same = all(np.array_equal(a, b) for a, b in
+               zip(jax.tree.leaves(back), jax.tree.leaves(host), strict=True))
+    batch = engine.shard(lambda rows: tokens[:, rows], tokens.shape)
+    run = engine.compile(step, donate=True, shardings=places)
+    after, value = run(state, engine.replicate(np.zeros(1)), batch, np.int32(2))
+    again, _ = run(after, engine.replicate(np.zeros(1)), batch, np.int32(2))
+    local = lambda a: list(a.addressable_shards[0].data.shape)
+    mu = again.opt_state.inner_opt_state[0][0].mu
+    made[name] = {
+        "same": same, "donated": after.is_deleted() if hasattr(after, "is_deleted")
+        else after.params["table"].is_deleted(),
+        "value": float(engine.fetch(value)),
+        "params": jax.tree.map(lambda a: np.asarray(a).tolist(),
+                               engine.fetch(again.params)),
+        "parts": engine.num_parts,
+        "local": [local(again.params["table"]), local(again.params["layer"]["in"]),
+                  local(again.params["layer"]["out"]), local(again.params["odd"]),
+                  local(mu["table"]), local(again.opt_state.acc_grads["table"])],
+        "compiled": run._cache_size(),
+    }
+    try:
+        engine.check_batch(6, "config.train.batch_size")
+    except UserError as error:
+        made[name]["error"] = str(error)
+print(json.dumps(made))
+"""
+
+
+@pytest.mark.multidevice
+def test_parameters_split_over_devices_train_as_whole_ones(run_python):
+    made = json.loads(run_python(TENSOR, devices=8).stdout)
+    one, split = made["one"], made["4x2"]
+    assert one["same"]
+    assert split["same"]
+    assert split["donated"]
+    assert (one["parts"], split["parts"]) == (1, 4)
+    np.testing.assert_allclose(split["value"], one["value"], rtol=1e-5)
+    pairs = zip(*(jax.tree.leaves(m["params"]) for m in (split, one)), strict=True)
+    for a, b in pairs:
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    # Half a table on each device, moments and sums likewise; 7 rows stay together.
+    assert split["local"] == [[4, 4], [4, 3], [3, 4], [7, 4], [4, 4], [4, 4]]
+    assert one["local"][0] == [8, 4]
+    assert split["compiled"] == one["compiled"] == 1
+    assert "4 devices along the batch" in split["error"]
+    assert "error" not in one
+
+
+def test_tensor_parallelism_is_refused_where_it_cannot_be():
+    with pytest.raises(UserError, match=r"train\.tensor=2: pmap.*engine=jit"):
+        partition.make_engine("pmap", devices=jax.devices()[:1], tensor=2)
+    with pytest.raises(UserError, match=r"train\.tensor=2 does not divide the 1 "):
+        partition.make_engine("jit", devices=jax.devices()[:1], tensor=2)
