@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 from rfrec import config as cfg
 from rfrec.config import UserError
-from rfrec.launch import golden, golden_rqvae, runner
+from rfrec.launch import golden, golden_retrieval, golden_rqvae, runner
 
 RULES: cfg.Rules = {
     "reference_numbers": cfg.Rule(bool, "a file"),
@@ -102,6 +102,10 @@ def check_arrays(arrays: golden.Arrays) -> list[golden.Check]:
             return golden.check_rotation(arrays)
         if golden.is_repair(arrays):
             return golden.check_repair(arrays)
+        if golden_retrieval.is_t5(arrays):
+            return golden_retrieval.check_t5(arrays)
+        if golden_retrieval.is_ensemble(arrays):
+            return golden_retrieval.check_ensemble(arrays)
     names = ", ".join(sorted(arrays)[:4]) or "none"
     raise UserError(f"no check reads its arrays ({names} ...)")
 

@@ -1,14 +1,18 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Turns a MQL4GRec RQ-VAE checkpoint (.pth) into a run of rfrec, and exports codes.
+"""Turns models of others into runs of rfrec, and runs into models for others.
 
 python -m rfrec.launch.convert --checkpoint=best_collision_model.pth \\
     --config=configs/rqvae.py:mql4grec --workdir=runs/theirs \\
     --config.data.path=FOLDER --config.data.features=text
+python -m rfrec.launch.convert --import_t5=FOLDER \\
+    --config=configs/t5.py:finetune --workdir=runs/theirs
+python -m rfrec.launch.convert --export_t5=FOLDER --workdir=runs/ours
 
-The config is that of the run that is made; its model and codebook sizes are taken from
-the checkpoint. Only tensors are read (`weights_only`), never pickled code. Needs torch:
-`pip install 'rfrec[torch]'`.
+The first makes a run of a MQL4GRec RQ-VAE and exports its codes. Only tensors are read
+(`weights_only`), never pickled code; it needs torch: `pip install 'rfrec[torch]'`. The
+others exchange T5 models with Hugging Face transformers, without torch. The config is
+that of the run that is made; the shape of its model is taken from what is read.
 """
 
 import argparse
@@ -19,19 +23,46 @@ from absl import flags, logging
 from ml_collections import ConfigDict
 
 from rfrec.config import UserError
-from rfrec.launch import rqvae, runner, settings
+from rfrec.launch import convert_t5, rqvae, runner, settings
 from rfrec.tokenizer import mql4grec, training
 from rfrec.train import loop
 from rfrec.train.checkpoint import Checkpoints
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "MQL4GRec's FILE.pth.")
+_IMPORT = flags.DEFINE_string("import_t5", None, "Folder of a T5 to make a run of.")
+_EXPORT = flags.DEFINE_string("export_t5", None, "New folder for the T5 of a run.")
+_BEST = flags.DEFINE_string(
+    "best", None, "Model to export: ndcg@10, loss or last; default: the run's choice."
+)
+_BASE = flags.DEFINE_string(
+    "base", None, "Folder of a T5 in whose vocabulary a model is exported."
+)
 
 
 def main(config: ConfigDict, workdir: Path) -> None:
-    """Reads the checkpoint, stores it as a run's only step, tokenizes the items."""
-    if _CHECKPOINT.value is None:
-        raise UserError("--checkpoint=FILE.pth is needed")
-    path = Path(_CHECKPOINT.value).expanduser()
+    """Does what the flags ask for."""
+    flags_given = (_CHECKPOINT.value, _IMPORT.value, _EXPORT.value)
+    given = [value for value in flags_given if value is not None]
+    if len(given) != 1:
+        raise UserError(
+            "one of --checkpoint=FILE.pth, --import_t5=FOLDER and --export_t5=FOLDER is"
+            " needed"
+        )
+    path = Path(given[0]).expanduser()
+    if _EXPORT.value is None and (_BEST.value or _BASE.value):
+        raise UserError("--best and --base go with --export_t5: leave them out")
+    if _CHECKPOINT.value is not None:
+        import_rqvae(config, path, workdir)
+    elif _IMPORT.value is not None:
+        convert_t5.import_folder(config, path, workdir)
+    else:
+        base = Path(_BASE.value).expanduser() if _BASE.value else None
+        convert_t5.export_run(workdir, path, checkpoint=_BEST.value, base=base)
+
+
+def import_rqvae(config: ConfigDict, path: Path, workdir: Path) -> None:
+    """Reads a checkpoint, stores it as a run's only step, tokenizes the items."""
+    convert_t5.refuse_run(workdir)
     weights = mql4grec.read_state_dict(read_pth(path))
     run_config = adapt(config, weights)
     settings.check(run_config)

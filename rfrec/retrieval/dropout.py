@@ -6,8 +6,6 @@ A row's key and a place inside the row decide an element, so the mask does not d
 how a batch is spread over devices or padded by other rows.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, Shaped, UInt32
@@ -64,36 +62,3 @@ def dropout(
         return x
     kept = random_words(keys, site, x.shape[1:]) >= jnp.uint32(int(rate * 2**32))
     return jnp.where(kept, x / (1.0 - rate), 0.0)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 3))
-def relu_dropout(
-    x: Float[Array, "B ..."], rate: float, keys: Shaped[Array, "B"] | None, site: int
-) -> Float[Array, "B ..."]:
-    """Returns `dropout(relu(x))`, whose gradient needs nothing but its result.
-
-    What is positive was both active and kept. So the mask is not drawn again in the
-    backward pass, and neither it nor `x` is stored.
-
-    Args:
-      x: Any array with one row for each key.
-      rate: In [0, 1).
-      keys: Random keys; None drops nothing.
-      site: Number of the place in the network.
-    """
-    return dropout(jax.nn.relu(x), rate, keys=keys, site=site)
-
-
-def _relu_dropout_forward(x, rate, keys, site):
-    y = relu_dropout(x, rate, keys, site)
-    return y, (y, keys)
-
-
-def _relu_dropout_backward(rate, site, residuals, gradient):
-    del site
-    y, keys = residuals
-    scale = 1.0 if keys is None else 1.0 / (1.0 - rate)
-    return jnp.where(y > 0, gradient * scale, 0.0).astype(y.dtype), None
-
-
-relu_dropout.defvjp(_relu_dropout_forward, _relu_dropout_backward)

@@ -19,7 +19,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from rfrec.retrieval.dropout import dropout, relu_dropout
+from rfrec.retrieval.dropout import dropout
+from rfrec.train.matmul import matmul
 from rfrec.typing import PyTree
 
 # Added to the scores of keys that must not be seen; logits beyond a level's size.
@@ -139,14 +140,15 @@ class FeedForward(nn.Module):
         a = self.arch
         into, out = a.d_model**-0.5, a.d_ff**-0.5
         axes = ("embed", "mlp")
-        hidden: Any = x @ _matrix(self, "wi", (a.d_model, a.d_ff), into, axes)
+        hidden = matmul(x, _matrix(self, "wi", (a.d_model, a.d_ff), into, axes))
         if a.feed_forward == "relu":
-            hidden = relu_dropout(hidden, a.dropout, keys, site)
+            hidden = jax.nn.relu(hidden)
         else:
-            gate = x @ _matrix(self, "wi_gate", (a.d_model, a.d_ff), into, axes)
-            hidden = jax.nn.gelu(gate, approximate=True) * hidden
-            hidden = dropout(hidden, a.dropout, keys=keys, site=site)
-        return hidden @ _matrix(self, "wo", (a.d_ff, a.d_model), out, ("mlp", "embed"))
+            gate = _matrix(self, "wi_gate", (a.d_model, a.d_ff), into, axes)
+            hidden = jax.nn.gelu(matmul(x, gate), approximate=True) * hidden
+        hidden = dropout(hidden, a.dropout, keys=keys, site=site)
+        last = _matrix(self, "wo", (a.d_ff, a.d_model), out, ("mlp", "embed"))
+        return matmul(hidden, last)
 
 
 class Attention(nn.Module):
@@ -171,7 +173,7 @@ class Attention(nn.Module):
 
     def remember(self, x: Float[Array, "B P D"]) -> Memory:
         """Returns the keys and values of positions."""
-        return Memory(self._heads(x @ self.k), self._heads(x @ self.v))
+        return Memory(self._heads(matmul(x, self.k)), self._heads(matmul(x, self.v)))
 
     def __call__(self, x: Float[Array, "B W D"], memory: Memory, bias, keys, site: int):
         """Lets rows attend to remembered positions.
@@ -183,7 +185,8 @@ class Attention(nn.Module):
           keys: Of dropout on the weights.
           site: Of that dropout.
         """
-        scores = jnp.einsum("bhwd,bhpd->bhwp", self._heads(x @ self.q), memory.keys)
+        query = self._heads(matmul(x, self.q))
+        scores = jnp.einsum("bhwd,bhpd->bhwp", query, memory.keys)
         scores = jnp.asarray(scores, jnp.float32) + bias
         weights = jnp.asarray(jax.nn.softmax(scores, axis=-1), self.arch.dtype)
         weights = dropout(weights, self.arch.dropout, keys=keys, site=site)
@@ -197,7 +200,7 @@ class Attention(nn.Module):
           path: For each position one key and one value a row, [B H W d_kv].
           bias: Added to the scores, [1 H 1 P].
         """
-        query = self._heads(x @ self.q)
+        query = self._heads(matmul(x, self.q))
         # One query a key: products and sums, which need no copies as matrices would.
         scores = [jnp.sum(query * place.keys, axis=-1) for place in path]
         scores = jnp.asarray(jnp.stack(scores, axis=-1), jnp.float32) + bias
@@ -207,7 +210,7 @@ class Attention(nn.Module):
 
     def _join(self, mixed: Float[Array, "B H W d"]) -> Float[Array, "B W D"]:
         batch, _, rows, _ = mixed.shape
-        return mixed.transpose(0, 2, 1, 3).reshape(batch, rows, -1) @ self.o
+        return matmul(mixed.transpose(0, 2, 1, 3).reshape(batch, rows, -1), self.o)
 
 
 class EncoderLayer(nn.Module):

@@ -40,14 +40,14 @@ class Program(NamedTuple):
     """What a system gives to the loop.
 
     Attributes:
-      run: `(state, first_step, count) -> (state, metrics)`; metrics are device arrays
+      run: `(state, first_step, count) -> (state, metrics)`; metrics are arrays
         with one value a step, `loss` among them.
       begin_epoch: `(state, epoch) -> state`, called before each epoch of
         `Schedule.events`; a resumed run repeats it, so it depends on nothing else.
       evaluate: `state -> metrics`, JSON values.
     """
 
-    run: Callable[[PyTree, int, int], tuple[PyTree, dict[str, jax.Array]]]
+    run: Callable[[PyTree, int, int], tuple[PyTree, dict[str, Any]]]
     begin_epoch: Callable[[PyTree, int], PyTree]
     evaluate: Callable[[PyTree], dict[str, Any]]
 
