@@ -329,7 +329,7 @@ class _Decoder:
         return logits, self._normaliser(hidden)
 
     def _normaliser(self, hidden) -> Float[Array, "B W"]:
-        return jax.nn.logsumexp(self._apply("logits", hidden), axis=2)
+        return self._apply("log_normaliser", hidden)
 
     def finish(self, rows: _Rows) -> Float[Array, "B W"]:
         """Returns the scores with the end token, a mean over the tokens.

@@ -14,11 +14,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float, Int, Shaped
 
 from rfrec.retrieval.dropout import dropout
 from rfrec.retrieval.layers import NEG, Architecture, Memory, Stack
 from rfrec.typing import PyTree
+
+# Tokens whose logits are computed together where only their sum is needed.
+_PIECE = 4096
 
 
 def shift_right(labels: Int[Array, "B T"]) -> Int[Array, "B T"]:
@@ -131,6 +135,25 @@ class T5(nn.Module):
         scale = self.arch.d_model**-0.5 if self.arch.tied else 1.0
         matrix = jnp.asarray(matrix, self.arch.dtype)
         return _float32_product(hidden * scale, matrix)
+
+    def log_normaliser(self, hidden: Float[Array, "*B D"]) -> Float[Array, "*B"]:
+        """Returns the log-sum-exp of all logits, without keeping those of a large
+        vocabulary: in pieces that fit a cache it takes half the time on a CPU.
+        """
+        whole, rest = divmod(self.arch.vocab_size, _PIECE)
+        if whole < 2:
+            return jax.nn.logsumexp(self.logits(hidden), axis=-1)
+        split = whole * _PIECE
+
+        def one(tokens):
+            return jax.nn.logsumexp(self.logits(hidden, tokens), axis=-1)
+
+        tokens = jnp.arange(split).reshape(whole, _PIECE)
+        parts = lax.map(one, tokens)
+        if rest:
+            last = one(jnp.arange(split, self.arch.vocab_size))
+            parts = jnp.concatenate([parts, last[None]])
+        return jax.nn.logsumexp(parts, axis=0)
 
     def level_logits(
         self, hidden: Float[Array, "*B D"], level: int

@@ -318,3 +318,16 @@ def test_logits_of_some_tokens_are_columns_of_those_of_all():
         rtol=1e-5,
         atol=1e-6,
     )
+
+
+def test_normaliser_in_pieces_equals_that_of_all_logits():
+    arch = t5.Architecture(
+        vocab_size=9001, d_model=8, d_ff=8, d_kv=4, num_heads=1, num_layers=1,
+        num_decoder_layers=1,
+    )  # fmt: skip
+    variables = {"params": t5.init(arch, jax.random.key(0))}
+    hidden = 3 * jax.random.normal(jax.random.key(1), (2, 5, 8))
+    model = t5.T5(arch)
+    pieces = model.apply(variables, hidden, method="log_normaliser")
+    logits = np.asarray(model.apply(variables, hidden, method="logits"), np.float64)
+    np.testing.assert_allclose(pieces, np.log(np.exp(logits).sum(-1)), rtol=1e-6)
