@@ -1,0 +1,367 @@
+# Copyright 2026 The rfrec Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Trains a T5 on codes: the step, length buckets, evaluation, all on the devices.
+
+Histories and codes flow in, as arrays that reach the devices once; the loop's `Program`
+comes out. A step lays out its tokens itself, from the rows of its examples.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from rfrec.data import sequences
+from rfrec.retrieval import batches, beam, constraint, t5, validation, vocab
+from rfrec.retrieval.batches import Examples, Tables
+from rfrec.retrieval.corpus import Catalogue, Corpus
+from rfrec.train import loop, partition
+from rfrec.train.state import TrainState, create, step_key
+from rfrec.typing import PyTree
+
+
+class Sizes(NamedTuple):
+    """How much goes through the devices at once.
+
+    Attributes:
+      batch: Examples of a step, of all devices together.
+      run: Most steps of one bucket that follow each other, one call.
+      evaluation: Examples of a batch of an evaluation.
+      beams: Of the search.
+    """
+
+    batch: int
+    run: int
+    evaluation: int
+    beams: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trainer:
+    """Builds and runs the training of one T5; holds settings, no state.
+
+    Attributes:
+      arch: Of the model.
+      optimizer: From `train.optim`.
+      schedule: Of the loop.
+      sizes: Of batches.
+      seed: Of initialisation, order and noise.
+      engine: Places and compiles.
+      corpus: To train on.
+      weights: Parameters to start from, on the host; None for fresh ones.
+    """
+
+    arch: t5.Architecture
+    optimizer: optax.GradientTransformation
+    schedule: loop.Schedule
+    sizes: Sizes
+    seed: int
+    engine: partition.Engine
+    corpus: Corpus
+    weights: PyTree = None
+
+    def init(self) -> TrainState:
+        """Returns the state before the first step, on the host."""
+        params = self.weights
+        if params is None:
+            params = fresh_weights(self.arch, self.seed)
+        return jax.tree.map(np.asarray, self._state(params))
+
+    def _state(self, params: PyTree) -> TrainState:
+        return create(
+            params=params, model_state={}, optimizer=self.optimizer, seed=self.seed
+        )
+
+    @functools.cached_property
+    def shardings(self) -> PyTree:
+        """Where each array of the state goes; None if all are on every device."""
+        if self.engine.num_parts == self.engine.num_devices:
+            return None
+        key = jax.random.key(0)
+        state = jax.eval_shape(lambda: self._state(t5.init(self.arch, key)))
+        return self.engine.shardings(state, t5.logical_axes(self.arch))
+
+    def place(self, state: TrainState) -> TrainState:
+        """Puts a host state on the devices."""
+        if self.shardings is None:
+            return self.engine.replicate(state)
+        return self.engine.place(state, self.shardings)
+
+    def step(
+        self, state: TrainState, tables: Tables, examples: Examples, *, history: int
+    ) -> tuple[TrainState, Float[Array, ""]]:
+        """Does one step on the examples of this device.
+
+        Args:
+          state: Before the step.
+          tables: What examples point into.
+          examples: Of this device.
+          history: Bucket, static.
+
+        Returns:
+          The new state and the loss of the whole batch.
+        """
+        axis = self.engine.axis_name
+        batch = batches.batch(tables, examples, history)
+        gradient = jax.value_and_grad(self._objective)
+        loss, grads = gradient(state.params, state, batch)
+        loss, grads = partition.mean((loss, grads), axis)
+        updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
+        state = state.replace(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            opt_state=opt_state,
+        )
+        return state, loss
+
+    def _objective(self, params: PyTree, state: TrainState, batch: batches.Batch):
+        """Returns this device's share of the loss: its mean over devices is the loss.
+
+        A mean over the label tokens of the whole batch, weighted by task: devices
+        whose tokens weigh more count more.
+        """
+        axis, keys = self.engine.axis_name, None
+        if self.arch.dropout > 0:
+            keys = partition.row_keys(step_key(state), batch.tokens.shape[0], axis)
+        losses, counted = self.token_losses(params, batch, keys=keys)
+        weights = counted * batch.weights[:, None]
+        return jnp.sum(losses * weights) / partition.mean(jnp.sum(weights), axis)
+
+    def token_losses(
+        self, params: PyTree, batch: batches.Batch, *, keys: Array | None = None
+    ) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
+        """Returns the cross-entropy of each label, and 1 where there is a label."""
+        decoder_tokens = t5.shift_right(batch.labels)
+        logits = t5.T5(self.arch).apply(
+            {"params": params}, batch.tokens, decoder_tokens, keys=keys
+        )
+        counted = batch.labels != vocab.PAD
+        labels = batch.labels
+        if self.arch.level_heads:
+            # A head knows the codes of its level, not their tokens.
+            ranges = self.corpus.vocabulary.level_range(self.corpus.modality)
+            labels = labels - jnp.array([[first for first, _ in ranges]])
+        labels = jnp.where(counted, labels, 0)
+        losses = optax.softmax_cross_entropy_with_integer_labels(
+            jnp.asarray(logits), labels
+        )
+        return losses, counted.astype(jnp.float32)
+
+    def compile_steps(self, history: int):
+        """Compiles `(state, (tables, examples), rows, count) -> (state, losses)`.
+
+        One call does `count` steps of one bucket, known only when it runs, so that
+        calls of every length share one program.
+        """
+
+        def steps(state, constants, rows, count):
+            tables, examples = constants
+
+            def one(i, carry):
+                state, losses = carry
+                chosen = batches.take(examples, rows[i])
+                state, loss = self.step(state, tables, chosen, history=history)
+                return state, losses.at[i].set(loss)
+
+            return lax.fori_loop(0, count, one, (state, jnp.zeros(rows.shape[0])))
+
+        return self.engine.compile(steps, donate=True, shardings=self.shardings)
+
+    def compile_losses(self, history: int):
+        """Compiles `(state, (tables, examples), rows, _) -> ((), mean losses)`."""
+
+        def evaluate(state, constants, rows, count):
+            del count
+            tables, examples = constants
+
+            def one(row):
+                batch = batches.batch(tables, batches.take(examples, row), history)
+                losses, counted = self.token_losses(state.params, batch)
+                loss = jnp.sum(losses * counted, axis=1) / jnp.sum(counted, axis=1)
+                return partition.gather(loss, self.engine.axis_name)
+
+            return (), lax.map(one, rows)
+
+        return self.engine.compile(evaluate)
+
+    def compile_search(self, history: int, catalogue: Catalogue):
+        """Compiles `(state, constants, rows, _) -> ((), leaves)`.
+
+        The constants are tables, examples and the index of `search_arrays`.
+        """
+        search = beam.settings(self.arch, catalogue.trie, num_beams=self.sizes.beams)
+
+        def evaluate(state, constants, rows, count):
+            del count
+            tables, examples, index = constants
+
+            def one(row):
+                batch = batches.batch(tables, batches.take(examples, row), history)
+                beams = beam.search(state.params, batch.tokens, index, search)
+                return partition.gather(beams.leaves, self.engine.axis_name)
+
+            return (), lax.map(one, rows)
+
+        return self.engine.compile(evaluate)
+
+    def search_arrays(self, catalogue: Catalogue) -> constraint.Index:
+        """Returns the trie and the tokens of its codes."""
+        tokens = self.corpus.vocabulary.code_tokens(self.corpus.modality)
+        return constraint.make_index(catalogue.trie, tokens)
+
+
+def fresh_weights(arch: t5.Architecture, seed: int) -> PyTree:
+    """Returns the parameters of a run that starts from nothing, on the host."""
+    key = jax.random.fold_in(jax.random.key(seed), 0)
+    init = jax.jit(t5.init, static_argnums=0)
+    return jax.tree.map(np.asarray, init(arch, key))
+
+
+class Run:
+    """A trainer with its compiled functions and placed arrays."""
+
+    def __init__(self, trainer: Trainer):
+        self.trainer = trainer
+        corpus, engine = trainer.corpus, trainer.engine
+        self._tables = engine.replicate(corpus.tables)
+        self._compiled: dict[Any, Any] = {}
+        self._epoch = -1
+        self._runs: tuple[sequences.Run, ...] = ()
+        self._examples: tuple[Examples, PyTree] | None = None
+        self._validation = engine.replicate(corpus.validation)
+        self._catalogues = [
+            engine.replicate((c.examples, trainer.search_arrays(c)))
+            for c in corpus.catalogues
+        ]
+
+    def program(self) -> loop.Program:
+        """Returns what the loop runs."""
+        return loop.Program(self._run, lambda state, _: state, self.evaluate)
+
+    def padding(self) -> sequences.Padding:
+        """Returns what the buckets save in the first epoch."""
+        self._open(0)
+        assert self._examples is not None
+        corpus = self.trainer.corpus
+        lengths = batches.slots(corpus.tables, self._examples[0])
+        return sequences.padding(lengths, self._runs, corpus.buckets)
+
+    def _open(self, epoch: int) -> None:
+        """Draws the batches of an epoch, and places its examples if they are others."""
+        if self._epoch == epoch:
+            return
+        trainer, corpus = self.trainer, self.trainer.corpus
+        examples = corpus.examples(seed=trainer.seed, epoch=epoch)
+        before = self._examples
+        if before is None or not all(map(np.array_equal, examples, before[0])):
+            self._examples = (examples, trainer.engine.replicate(examples))
+        self._runs = sequences.bucketed_epoch(
+            batches.slots(corpus.tables, examples),
+            corpus.buckets,
+            trainer.sizes.batch,
+            run=trainer.sizes.run,
+            seed=trainer.seed,
+            epoch=epoch,
+        )
+        self._epoch = epoch
+
+    def _pieces(self, first: int, count: int) -> Iterator[sequences.Run]:
+        """Yields what steps `first` .. `first + count - 1` run on, bucket by bucket."""
+        stop = first + count
+        while first < stop:
+            epoch, within = divmod(first, self.trainer.schedule.steps_per_epoch)
+            self._open(epoch)
+            ends = np.cumsum([len(run.rows) for run in self._runs])
+            number = int(np.searchsorted(ends, within, side="right"))
+            bucket, rows = self._runs[number]
+            offset = within - int(ends[number]) + len(rows)
+            part = rows[offset : offset + stop - first]
+            yield sequences.Run(bucket, part)
+            first += len(part)
+
+    def _run(self, state, first: int, count: int):
+        trainer, made = self.trainer, []
+        most = trainer.sizes.run
+        for bucket, rows in self._pieces(first, count):
+            assert self._examples is not None
+            history = trainer.corpus.buckets[bucket]
+            steps = self._program("steps", history, trainer.compile_steps)
+            padded = np.pad(rows, ((0, most - len(rows)), (0, 0)), mode="edge")
+            constants = (self._tables, self._examples[1])
+            placed = self._place(padded)
+            state, losses = steps(state, constants, placed, np.int32(len(rows)))
+            made.append((losses, len(rows)))
+        # Only now does the host wait for the devices.
+        losses = [trainer.engine.fetch(losses)[:n] for losses, n in made]
+        return state, {"loss": np.concatenate(losses)}
+
+    def _program(self, name: str, history: int, compile_it, *more):
+        key = (name, history, *map(id, more))
+        if key not in self._compiled:
+            self._compiled[key] = compile_it(history, *more)
+        return self._compiled[key]
+
+    def _place(self, rows: Int[np.ndarray, "S B"]) -> jax.Array:
+        return self.trainer.engine.shard(lambda part: rows[:, part], rows.shape)
+
+    def _over(self, state, examples: Examples, choose) -> np.ndarray:
+        """Runs a program over examples, bucket by bucket.
+
+        Args:
+          state: Placed.
+          examples: On the host.
+          choose: Returns the program and the constants of a bucket.
+        """
+        trainer, corpus = self.trainer, self.trainer.corpus
+        made = validation.blocks(
+            batches.slots(corpus.tables, examples),
+            # Every other one: to compile a program takes longer than padding costs.
+            corpus.buckets[::-2][::-1],
+            trainer.sizes.evaluation,
+            trainer.engine.num_parts,
+        )
+        results = []
+        for block in made:
+            run, constants = choose(block.history)
+            placed = self._place(block.rows)
+            results.append(run(state, constants, placed, np.int32(0))[1])
+        return validation.in_order(made, trainer.engine.fetch(results))
+
+    def losses(self, state) -> Float[np.ndarray, " P"]:
+        """Returns the mean loss of the labels of each validation example."""
+        constants = (self._tables, self._validation)
+        return self._over(
+            state,
+            self.trainer.corpus.validation,
+            lambda h: (
+                self._program("losses", h, self.trainer.compile_losses),
+                constants,
+            ),
+        )
+
+    def leaves(self, state, number: int) -> Int[np.ndarray, "U S"]:
+        """Searches for the users of a catalogue; returns ranked leaves of its trie."""
+        trainer, catalogue = self.trainer, self.trainer.corpus.catalogues[number]
+        constants = (self._tables, *self._catalogues[number])
+        return self._over(
+            state,
+            catalogue.examples,
+            lambda h: (
+                self._program("search", h, trainer.compile_search, catalogue),
+                constants,
+            ),
+        )
+
+    def evaluate(self, state) -> dict[str, Any]:
+        """Returns the validation loss and the metrics of the search."""
+        catalogues = self.trainer.corpus.catalogues
+        found = [self.leaves(state, i) for i in range(len(catalogues))]
+        loss = float(self.losses(state).mean(dtype="f8"))
+        return {"loss": loss, **validation.search_metrics(catalogues, found)}
