@@ -30,6 +30,8 @@ from rfrec.typing import PyTree
 # A call on the devices lasts about this long: short enough to react to a signal and
 # to move the progress bar, long enough to make dispatch negligible.
 _SECONDS_PER_CALL = 1.0
+# Between the lines that tell of progress where there is no terminal.
+_SECONDS_PER_LINE = 60.0
 
 
 class Preempted(Exception):
@@ -190,8 +192,7 @@ def fit(
                 for row in progress.add(metrics, schedule):
                     if writer is not None:
                         writer.write(row)
-                bar.update(count)
-                bar.set_postfix(bar.values | {"loss": f"{metrics['loss'][-1]:.4f}"})
+                bar.advance(count, metrics["loss"][-1], progress.step)
                 if _agree_any(stop.is_set) and progress.step < end:
                     store(None)
                     checkpoints.wait()
@@ -299,6 +300,26 @@ class _Bar(tqdm):
     """A progress bar on a terminal, log lines elsewhere."""
 
     values: dict[str, str] = {}
+    _told: tuple[float, int] | None = None
+
+    def advance(self, count: int, loss: float, step: int) -> None:
+        """Moves on by `count` steps; without a terminal, tells so once a minute."""
+        if not self.disable:
+            self.update(count)
+            self.set_postfix(self.values | {"loss": f"{loss:.4f}"})
+            return
+        now = time.monotonic()
+        since, before = self._told or (now, step)
+        if self._told is None:
+            self._told = (now, step)
+        elif now - since >= _SECONDS_PER_LINE and jax.process_index() == 0:
+            pace = (step - before) / (now - since)
+            left = (self.total - step) / pace / 60
+            logging.info(
+                "step %d of %d  loss %.4f  %.3g steps/s  %.0f min left",
+                *(step, self.total, loss, pace, left),
+            )
+            self._told = (now, step)
 
     def report(self, row: dict[str, Any], shown: tuple[str, ...]) -> None:
         """Logs the numbers of an evaluation, or shows some of them in the bar."""

@@ -319,3 +319,14 @@ def test_of_a_highest_criterion_more_is_better(tmp_path):
     assert (progress.best, progress.stale) == (0.3, 2)
     assert progress.has_ended(dataclasses.replace(SCHEDULE, patience=2))
     assert not progress.has_ended(SCHEDULE)
+
+
+def test_without_a_terminal_progress_is_told_once_a_minute(monkeypatch, caplog):
+    now = iter([0.0, 30.0, 61.0, 62.0])
+    monkeypatch.setattr(loop.time, "monotonic", lambda: next(now))
+    bar = loop._Bar(total=100, disable=True)
+    with caplog.at_level("INFO"):
+        for step in (10, 20, 30, 40):
+            bar.advance(10, 0.5, step)
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == ["step 30 of 100  loss 0.5000  0.328 steps/s  4 min left"]
