@@ -7,7 +7,7 @@ One line for each user: `{"user": name, "items": [...], "scores": [...]}`, best 
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,15 +32,22 @@ def write(
     """
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("w", encoding="utf-8") as file:
-        for user, items, scores in zip(users, *lists, strict=True):
-            kept = items >= 0
-            numbers = items[kept].tolist()
-            named = numbers if item_ids is None else [item_ids[i] for i in numbers]
-            # The fewest digits that give the same float32 when they are read.
-            rounded = [float(str(s)) for s in scores[kept].astype(np.float32)]
-            row = {"user": user, "items": named, "scores": rounded}
-            file.write(json.dumps(row) + "\n")
+        for line in as_lines(users, lists, item_ids):
+            file.write(line + "\n")
     os.replace(temporary, path)
+
+
+def as_lines(
+    users: Sequence[str], lists: Lists, item_ids: Sequence[str] | None = None
+) -> Iterator[str]:
+    """Yields the lines that `write` writes, without their ends."""
+    for user, items, scores in zip(users, *lists, strict=True):
+        kept = items >= 0
+        numbers = items[kept].tolist()
+        named = numbers if item_ids is None else [item_ids[i] for i in numbers]
+        # The fewest digits that give the same float32 when they are read.
+        rounded = [float(str(s)) for s in scores[kept].astype(np.float32)]
+        yield json.dumps({"user": user, "items": named, "scores": rounded})
 
 
 def read(

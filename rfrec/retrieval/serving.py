@@ -156,7 +156,9 @@ class Searcher:
         )
         index = constraint.make_index(source.trie, source.tokens)
         self._params = engine.replicate(source.params)
-        self._constants = engine.replicate((tables, index, self._filter()))
+        sampling = settings.sampling
+        seed = np.uint32(0 if sampling is None else sampling.seed % 2**32)
+        self._constants = engine.replicate((tables, index, self._filter(), seed))
         self._programs: dict[Any, Any] = {}
 
     def _filter(self) -> constraint.Filter | None:
@@ -263,7 +265,7 @@ class Searcher:
 
         def run(params, constants, inputs, count):
             del count
-            tables, index, allowed = constants
+            tables, index, allowed, seed = constants
             given = jax.tree.map(lambda a: a[0], inputs)
             tokens = batches.encode_histories(
                 tables,
@@ -275,16 +277,16 @@ class Searcher:
             )
             if allowed is not None:
                 allowed = allowed._replace(seen=given.seen)
-            beams = self._beams(params, tokens, index, allowed, given.numbers)
+            key = jax.random.key(seed)
+            beams = self._beams(params, tokens, index, allowed, key, given.numbers)
             return (), (beams.items, beams.scores, beams.leaves)
 
         return run
 
-    def _beams(self, params, tokens, index, allowed, numbers) -> beam.Beams:
+    def _beams(self, params, tokens, index, allowed, key, numbers) -> beam.Beams:
         sampling = self.settings.sampling
         if sampling is None:
             return beam.search(params, tokens, index, self._search, allowed=allowed)
-        key = jax.random.key(sampling.seed)
         return beam.sample(
             params,
             tokens,
@@ -357,8 +359,8 @@ def _whole(queries: Queries) -> Windows:
 
 
 def _seen_widths(lengths: Int[np.ndarray, " P"]) -> Int[np.ndarray, " P"]:
-    """Rounds up to powers of 8, so that few programs serve all lengths."""
-    exponents = np.ceil(np.log2(np.maximum(lengths, 8)) / 3).astype(np.int64)
+    """Rounds up to 64, 512, ..., so that few programs serve all lengths."""
+    exponents = np.ceil(np.log2(np.maximum(lengths, 64)) / 3).astype(np.int64)
     return 8**exponents
 
 

@@ -1,0 +1,164 @@
+# Copyright 2026 The rfrec Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The data set that a trained T5 is asked for, checked against the model's own."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+from jaxtyping import Bool
+from ml_collections import ConfigDict
+
+from rfrec.config import UserError
+from rfrec.launch import t5_data, t5_weights
+from rfrec.launch.t5_data import CodedData
+from rfrec.retrieval import tasks
+from rfrec.retrieval.vocab import Vocabulary
+
+
+def load(
+    config: ConfigDict, run: Path, model: t5_weights.Model, needed: Sequence[str]
+) -> CodedData:
+    """Loads the data set that is asked for.
+
+    Args:
+      config: Its section `data` says what differs from the run's.
+      run: Folder of the run.
+      model: Of the run.
+      needed: Modalities whose codes are used.
+
+    Raises:
+      UserError: Codes are not those the model was trained on, or one is to be chosen.
+    """
+    changed = model.config.copy_and_resolve_references()
+    wanted = {k: v for k, v in config.data.items() if v is not None}
+    name, known = wanted.pop("name", None), tuple(changed.data.names)
+    with changed.unlocked():
+        for key, value in wanted.items():
+            changed.data[key] = value
+        if name is not None and name not in known:
+            changed.data.names = (name,)
+    own = not wanted and changed.data.names == known
+    if not own and changed.data.source == "synthetic":
+        raise UserError("config.data: synthetic data are the run's own: leave it empty")
+    # All codes of the run's own data are loaded: its fingerprint is of them all.
+    used = tasks.modalities(changed.task.names)
+    used = used if own else tuple(m for m in used if m in needed)
+    data = t5_data.load(changed, used)
+    for warning in data.warnings:
+        logging.warning("%s", warning)
+    check_codes(model.vocabulary, data, run)
+    if own and model.data and model.data != data.fingerprint:
+        raise UserError(
+            f"{run} was trained on other histories or codes than there are now: restore"
+            " them, or name others by config.data.path, .text or .image"
+        )
+    if len(data.names) > 1 and name is None:
+        raise UserError(
+            f"config.data.name is needed: {run} has the data sets"
+            f" {', '.join(data.names)}"
+        )
+    return select(data, data.names.index(name) if len(data.names) > 1 else 0)
+
+
+def check_codes(vocabulary: Vocabulary, data: CodedData, run: Path) -> None:
+    """Refuses codes for which a model has no tokens.
+
+    Raises:
+      UserError: Names the run and what differs.
+    """
+    for modality, codes in data.codes.items():
+        sizes = vocabulary.sizes(modality)
+        found = tuple((codes.max(axis=0) + 1).tolist())
+        fits = len(found) == len(sizes)
+        if not fits or any(n > size for n, size in zip(found, sizes, strict=True)):
+            raise UserError(
+                f"{run}: its vocabulary has {modality} codes of sizes {sizes}, the code"
+                f" file of {', '.join(data.names)} needs {found}: give the file that"
+                " it was trained on"
+            )
+
+
+def select(data: CodedData, number: int) -> CodedData:
+    """Cuts one data set out; its items are numbered from 0 again.
+
+    Users keep the names they had among all, which is what user tokens are made of.
+    """
+    if len(data.names) == 1:
+        return data
+    name, rows, users = data.names[number], data.rows(number), data.users(number)
+    inter = data.inter
+    indptr = inter.indptr[users.start : users.stop + 1]
+    assert inter.item_ids is not None, "stacked data sets name their items"
+    names = tuple(i.removeprefix(f"{name}/") for i in inter.item_ids[rows])
+    plain = names == tuple(map(str, range(len(names))))
+    return data._replace(
+        names=(name,),
+        num_items=(data.num_items[number],),
+        num_users=(data.num_users[number],),
+        inter=replace(
+            inter,
+            indptr=indptr - indptr[0],
+            items=inter.items[indptr[0] : indptr[-1]] - np.int32(rows.start),
+            num_items=data.num_items[number],
+            user_ids=inter.user_ids[users],
+            item_ids=None if plain else names,
+        ),
+        codes={modality: codes[rows] for modality, codes in data.codes.items()},
+    )
+
+
+def check_same_users(both: tuple[CodedData, CodedData], run: Path, there: Path) -> None:
+    """Refuses lists that are not of the same users and items.
+
+    Raises:
+      UserError: Names both runs.
+    """
+    a, b = (data.inter for data in both)
+    same = a.user_ids == b.user_ids and a.item_ids == b.item_ids
+    same = same and a.num_items == b.num_items and np.array_equal(a.items, b.items)
+    if not same:
+        raise UserError(
+            f"{run} and {there} have other users, items or histories: an ensemble"
+            " needs two runs on the same data set"
+        )
+
+
+def keep_items(config: ConfigDict, names: Mapping[str, int]) -> Bool[np.ndarray, " N"]:
+    """Reads the allow and the deny list.
+
+    Args:
+      config: Section `filter`.
+      names: Row of each item.
+
+    Raises:
+      UserError: A file cannot be read, names an unknown item, or nothing is left.
+    """
+    keep = np.ones(len(names), bool)
+    if config.filter.allow is not None:
+        keep[:] = False
+        keep[_listed(config.filter.allow, names, "config.filter.allow")] = True
+    if config.filter.deny is not None:
+        keep[_listed(config.filter.deny, names, "config.filter.deny")] = False
+    if not keep.any():
+        raise UserError("config.filter.allow and .deny leave no item: change one")
+    return keep
+
+
+def _listed(place: str, names: Mapping[str, int], key: str) -> list[int]:
+    path, rows = Path(place).expanduser(), []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{key}={place} cannot be read ({error})") from error
+    for number, line in enumerate(lines, start=1):
+        item = line.strip()
+        if item and item not in names:
+            raise UserError(
+                f"{path}, line {number}: item {item!r} is not in the catalogue of"
+                f" {len(names)} items: leave it out"
+            )
+        rows += [names[item]] if item else []
+    return rows
