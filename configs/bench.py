@@ -1,10 +1,12 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Speed and memory of the tokenizer's parts, on synthetic data of these sizes.
+"""Speed and memory of the parts, on data of these sizes.
 
 python -m rfrec.launch.bench --only=rqvae,sinkhorn,kmeans,repair --out=FILE --torch
+python -m rfrec.launch.bench --only=beam,t5,trie --out=FILE --torch
 
-A few minutes on 2 CPU cores; `--config=configs/bench.py:smoke` takes tiny sizes.
+On 2 CPU cores a few minutes, and a quarter of an hour for the second;
+`--config=configs/bench.py:smoke` takes tiny sizes.
 """
 
 from ml_collections import ConfigDict
@@ -64,6 +66,57 @@ def get_config(variant: str = "") -> ConfigDict:
     config.repair.conflicts = 0.03
     config.repair.repetitions = 1
 
+    # Histories and codes of `beam` and `t5`: those of Amazon Instruments, where
+    # RFREC_DATA holds them, else synthetic ones of these sizes and the same lengths.
+    config.histories = ConfigDict()
+    config.histories.num_users = 17_112
+    config.histories.num_items = 6250
+    config.histories.levels = 4
+    config.histories.codes = 256
+    config.histories.max_history = 20
+
+    # MQL4GRec's.
+    config.model = ConfigDict()
+    config.model.d_model = 128
+    config.model.d_ff = 1024
+    config.model.d_kv = 64
+    config.model.num_heads = 6
+    config.model.num_layers = 4
+    config.model.num_decoder_layers = 4
+
+    # Searches for users of the test split: a block of ours answers all of them, one of
+    # theirs a batch. With as many repetitions as it has batches, they do the same.
+    config.beam = ConfigDict()
+    config.beam.users = 256
+    config.beam.beams = 20
+    config.beam.batch_size = 32
+    # Lengths of history that programs are compiled for; the longest is added.
+    config.beam.buckets = (4, 8, 12)
+    config.beam.torch_batch_size = 64  # MQL4GRec's
+    config.beam.repetitions = 4
+
+    # Training steps.
+    config.t5 = ConfigDict()
+    config.t5.examples = 3072  # of a block of ours, at least
+    config.t5.batch_size = 256
+    config.t5.buckets = (2, 4, 8)
+    config.t5.run = 16
+    config.t5.dropout = 0.1
+    config.t5.torch_steps = 1  # of a block of theirs
+    config.t5.repetitions = 2
+
+    config.trie = ConfigDict()
+    config.trie.num_items = (10_000, 100_000, 1_000_000, 10_000_000)
+    config.trie.levels = (4, 8)
+    config.trie.codes = 256
+    # Of the power law of the first level's codes.
+    config.trie.exponent = 1.5
+    # A search, with and without the trie.
+    config.trie.users = 32
+    config.trie.history = 8
+    config.trie.beams = 20
+    config.trie.repetitions = 5
+
     config.rf = rf_section()
     choose_variant(variant, VARIANTS)(config)
     return config.lock()
@@ -95,6 +148,31 @@ def _smoke(config: ConfigDict) -> None:
     config.repair.num_items = (2000,)
     config.repair.width = 4
     config.repair.sizes = (16, 16, 16)
+    config.histories.num_users = 60
+    config.histories.num_items = 80
+    config.histories.levels = 3
+    config.histories.codes = 8
+    config.model.d_model = 16
+    config.model.d_ff = 24
+    config.model.d_kv = 8
+    config.model.num_heads = 2
+    config.model.num_layers = 1
+    config.model.num_decoder_layers = 1
+    config.beam.users = 11
+    config.beam.beams = 5
+    config.beam.batch_size = 4
+    config.beam.buckets = (8,)
+    config.beam.torch_batch_size = 4
+    config.t5.examples = 30
+    config.t5.batch_size = 16
+    config.t5.buckets = (8,)
+    config.trie.num_items = (1000, 2000)
+    config.trie.levels = (3, 4)
+    config.trie.codes = 16
+    config.trie.users = 3
+    config.trie.history = 2
+    config.trie.beams = 5
+    config.trie.repetitions = 2
 
 
 VARIANTS = {"": _default, "smoke": _smoke}

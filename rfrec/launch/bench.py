@@ -1,10 +1,13 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Times the tokenizer's parts, alone or in turns with plain PyTorch.
+"""Times the parts, alone or in turns with PyTorch.
 
 python -m rfrec.launch.bench --only=rqvae,sinkhorn,kmeans,repair --out=FILE --torch
+python -m rfrec.launch.bench --only=beam,t5,trie --out=FILE --torch
 
-Every row is measured in a process of its own, so that its peak of memory is its own.
+PyTorch's side of the tokenizer is written by definition, that of retrieval is Hugging
+Face's T5. Every row is measured in a process of its own, so that its peak of memory is
+its own.
 """
 
 import importlib.util
@@ -15,14 +18,15 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+import numpy as np
 from absl import flags, logging
 from ml_collections import ConfigDict
 
 from rfrec import config as cfg
 from rfrec.config import UserError
-from rfrec.launch import bench_cases, runner
+from rfrec.launch import bench_cases, bench_data, runner
 
-GROUPS = ("rqvae", "sinkhorn", "kmeans", "repair")
+GROUPS = ("rqvae", "sinkhorn", "kmeans", "repair", "beam", "t5", "trie")
 
 
 def rules(config: ConfigDict) -> cfg.Rules:
@@ -52,7 +56,31 @@ def rules(config: ConfigDict) -> cfg.Rules:
         "repair.sizes": counts,
         "repair.conflicts": cfg.within(0, 1),
         "repair.repetitions": count,
+        **_retrieval_rules(config),
         **cfg.RF_RULES,
+    }
+
+
+def _retrieval_rules(config: ConfigDict) -> cfg.Rules:
+    count = cfg.whole(1)
+    lengths = cfg.Rule(
+        lambda v: all(map(count.holds, v)) and (np.diff(v) > 0).all(),
+        "lengths of history, ascending",
+    )
+    users = cfg.Rule(
+        lambda v: count.holds(v) and v <= config.histories.num_users,
+        "an integer of at least 1, no more than config.histories.num_users",
+    )
+    sections = ("histories", "model", "beam", "t5", "trie")
+    rules = {f"{name}.{key}": count for name in sections for key in config[name]}
+    return rules | {
+        "beam.users": users,
+        "beam.buckets": lengths,
+        "t5.buckets": lengths,
+        "t5.dropout": cfg.within(0, 1),
+        "trie.num_items": cfg.each(count),
+        "trie.levels": cfg.each(count),
+        "trie.exponent": cfg.at_least(0),
     }
 
 
@@ -75,6 +103,9 @@ def main(config: ConfigDict, workdir: Path | None) -> None:
     if values.torch and importlib.util.find_spec("torch") is None:
         raise UserError("--torch needs PyTorch: pip install 'rfrec[torch]'")
     _warn_if_busy()
+    if any(case.name.startswith(("beam/", "t5/")) for case in chosen):
+        source = "Instruments, of RFREC_DATA" if bench_data.has_instruments() else None
+        logging.info("histories: %s", source or "synthetic, no Instruments found")
     rows = []
     for case in chosen:
         logging.info("%s: measuring", case.name)
@@ -159,7 +190,7 @@ def _cells(row: bench_cases.Row) -> tuple[str, ...]:
 def _define_flags() -> None:
     flags.DEFINE_list("only", list(GROUPS), "Groups, or names of rows, to measure.")
     flags.DEFINE_string("out", None, "JSON file for the rows.")
-    flags.DEFINE_bool("torch", False, "Time plain PyTorch in turns with us.")
+    flags.DEFINE_bool("torch", False, "Time PyTorch in turns with us.")
 
 
 if __name__ == "__main__":

@@ -2,44 +2,38 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the benchmark measures: settings in, a row of numbers out.
 
-A case does blocks of work through the code that trains. With PyTorch, blocks of the two
-sides alternate, so that what else the machine does falls on both, and what the first
-blocks computed is compared: sides that do different work are not timed.
+A case does blocks of work through the code that trains or serves. With PyTorch, blocks
+of the two sides alternate, so that what else the machine does falls on both, and what
+the first blocks computed is compared: sides that do different work are not timed.
 """
 
 import os
-import resource
 import statistics
 import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from jax import lax
-from jaxtyping import Int
 from ml_collections import ConfigDict
 
-from rfrec.codes import repair
-from rfrec.config import UserError
-from rfrec.launch import bench_data, bench_torch
-from rfrec.tokenizer import (
-    catalogue,
-    codebooks,
-    kmeans,
-    loss,
-    quantizer,
-    rqvae,
-    sinkhorn,
-    training,
+from rfrec.launch import (
+    bench_beam,
+    bench_t5,
+    bench_tokenizer,
+    bench_trie,
 )
-from rfrec.train import loop, optim, partition
+from rfrec.launch.bench_sides import Bench, Block
 
-_OPTIMIZER = optim.Optimizer(name="adamw", lr=1e-3, weight_decay=1e-4)
-_OBJECTIVE = loss.Objective()
 _PER_SECOND = {"ms/step": 1e3, "ms": 1e3, "s": 1.0}
+_MAKE = {
+    "rqvae": bench_tokenizer.steps,
+    "sinkhorn": bench_tokenizer.assign,
+    "kmeans": bench_tokenizer.cluster,
+    "repair": bench_tokenizer.repair,
+    "beam": bench_beam.decode,
+    "t5": bench_t5.train,
+    "trie": bench_trie.prepare,
+}
+_ON_HOST = ("repair/", "trie/build")
 
 
 class Case(NamedTuple):
@@ -63,13 +57,13 @@ class Row(NamedTuple):
 
     Attributes:
       name: Of the case.
-      unit: Of `ours` and `torch`.
+      unit: Of `ours` and `torch`: a time, a rate (`users/s`), or `fraction`.
       ours: Median.
       torch: Median, None if PyTorch was not timed.
-      ratio: torch / ours.
+      ratio: How many times faster ours is.
       peak_bytes: On an accelerator the most bytes in use; on a CPU arguments, outputs
-        and temporaries of the compiled program; of the repair the growth of the
-        process.
+        and temporaries of the compiled program; of what runs on the host the growth of
+        the process.
       device: What it ran on.
     """
 
@@ -82,32 +76,16 @@ class Row(NamedTuple):
     device: str
 
 
-class Bench(NamedTuple):
-    """Two sides of one case, ready to run.
-
-    Attributes:
-      ours: Does a block, waits for it and returns what it computed.
-      torch: Does the same; None if it is not timed.
-      unit: Of the result.
-      per_block: Units of work in a block.
-      disagreement: Of the first results of both sides.
-      tolerance: Of the disagreement.
-      peak_bytes: Called at the end.
-      warm: Whether the first block only compiles.
-    """
-
-    ours: Callable[[], np.ndarray]
-    torch: Callable[[], np.ndarray] | None
-    unit: str
-    per_block: int
-    disagreement: Callable[[np.ndarray, np.ndarray], float]
-    tolerance: float
-    peak_bytes: Callable[[], int]
-    warm: bool = True
-
-
 def build(config: ConfigDict) -> list[Case]:
     """Returns all cases of a config."""
+    settings = {**_tokenizer(config), **_retrieval(config), **_tries(config)}
+    return [
+        Case(name, s, config.seed, s.get("repetitions", config.repetitions))
+        for name, s in settings.items()
+    ]
+
+
+def _tokenizer(config: ConfigDict) -> dict[str, dict[str, Any]]:
     settings: dict[str, dict[str, Any]] = {}
     for shape, values in config.rqvae.items():
         plain = {"epsilon": 0.0, **values.to_dict()}
@@ -121,12 +99,45 @@ def build(config: ConfigDict) -> list[Case]:
         settings[f"kmeans/{_times(shape)}"] = common | {"shape": shape}
     common = config.repair.to_dict()
     for items in config.repair.num_items:
-        name = f"{items:g}".replace("e+0", "e")
-        settings[f"repair/{name}"] = common | {"num_items": items}
-    return [
-        Case(name, s, config.seed, s.get("repetitions", config.repetitions))
-        for name, s in settings.items()
-    ]
+        settings[f"repair/{_short(items)}"] = common | {"num_items": items}
+    return settings
+
+
+def _retrieval(config: ConfigDict) -> dict[str, dict[str, Any]]:
+    """Names the vocabularies of both sides, ours first."""
+    shared = {"data": config.histories.to_dict(), "model": config.model.to_dict()}
+    beam, train = shared | config.beam.to_dict(), shared | config.t5.to_dict()
+    compact = {"ours": "compact", "theirs": "compact"}
+    pieces, shipped = {"ours": "t5", "theirs": "t5"}, compact | {"theirs": "t5"}
+    return {
+        "beam/t5_vocabulary": beam | pieces,
+        "beam/compact": beam | compact,
+        "beam/as_shipped": beam | shipped,
+        "t5/train_step": train | compact,
+        "t5/train_as_shipped": train | shipped,
+    }
+
+
+def _tries(config: ConfigDict) -> dict[str, dict[str, Any]]:
+    common = config.trie.to_dict() | {"model": config.model.to_dict()}
+    shapes = {
+        _short(items) + (f"_{levels}" if number else ""): (items, levels)
+        for number, levels in enumerate(config.trie.levels)
+        for items in config.trie.num_items
+    }
+    return {
+        f"trie/{what}_{name}": common
+        | {"what": what, "num_items": items, "levels": levels}
+        for what in ("build", "step_overhead")
+        for name, (items, levels) in shapes.items()
+    }
+
+
+def _short(count: int) -> str:
+    power = len(str(count)) - 1
+    if power >= 4 and count == 10**power:
+        return f"1e{power}"
+    return f"{count:g}".replace("e+0", "e")
 
 
 def _times(shape: tuple[int, ...]) -> str:
@@ -142,28 +153,41 @@ def measure(case: Case, torch: bool) -> Row:
     bench = prepare(case, torch)
     if bench.warm:
         _warm_up(case.name, bench)
-    ours, theirs = [], []
-    for _ in range(case.repetitions):
-        ours.append(_seconds(bench.ours))
-        if bench.torch is not None:
-            theirs.append(_seconds(bench.torch))
-    scale = _PER_SECOND[bench.unit] / bench.per_block
-    us = statistics.median(ours) * scale
-    them = statistics.median(theirs) * scale if theirs else None
-    device = _host() if case.name.startswith("repair/") else _device()
-    ratio = None if them is None else them / us
+    blocks = (bench.ours, bench.torch, bench.against)
+    turns = [[_seconds(block) for block in blocks] for _ in range(case.repetitions)]
+    ours, theirs, others = zip(*turns, strict=True)
+    us = statistics.median(ours) / bench.per_block
+    them = ratio = None
+    if bench.torch is not None:
+        work = bench.torch_per_block or bench.per_block
+        them = statistics.median(theirs) / work
+        ratio = them / us
+        them = _told(them, bench.unit)
+    if bench.against is None:
+        us = _told(us, bench.unit)
+    else:
+        # Within a turn, where the machine is the same.
+        us = statistics.median(a / b for a, b in zip(ours, others, strict=True)) - 1
+    device = _host() if case.name.startswith(_ON_HOST) else _device()
     return Row(case.name, bench.unit, us, them, ratio, bench.peak_bytes(), device)
+
+
+def _told(seconds: float, unit: str) -> float:
+    """Turns the seconds of one unit of work into the unit of the row."""
+    scale = _PER_SECOND.get(unit)
+    return 1 / seconds if scale is None else seconds * scale
 
 
 def prepare(case: Case, torch: bool) -> Bench:
     """Returns both sides of a case; their first blocks compile."""
-    make = {"rqvae": _steps, "sinkhorn": _assign, "kmeans": _cluster, "repair": _repair}
-    return make[case.name.split("/")[0]](case.settings, case.seed, torch)
+    return _MAKE[case.name.split("/")[0]](case.settings, case.seed, torch)
 
 
 def _warm_up(name: str, bench: Bench) -> None:
     """Does a first block of each side, which have to agree."""
     first = bench.ours()
+    if bench.against is not None:
+        bench.against()
     if bench.torch is None:
         return
     error = bench.disagreement(first, bench.torch())
@@ -174,7 +198,9 @@ def _warm_up(name: str, bench: Bench) -> None:
         )
 
 
-def _seconds(block: Callable[[], np.ndarray]) -> float:
+def _seconds(block: Block | None) -> float:
+    if block is None:
+        return 0.0
     started = time.perf_counter()
     block()
     return time.perf_counter() - started
@@ -187,208 +213,3 @@ def _host() -> str:
 def _device() -> str:
     device = jax.devices()[0]
     return _host() if device.platform == "cpu" else device.device_kind
-
-
-def _torch_device() -> str:
-    """Returns where PyTorch has to run to be comparable."""
-    backend = jax.default_backend()
-    if backend == "cpu":
-        return "cpu"
-    if backend != "gpu" or not bench_torch.sees_gpu():
-        raise UserError(
-            f"--torch: PyTorch cannot use the {backend} that JAX runs on: install a"
-            " PyTorch that does, or set JAX_PLATFORMS=cpu"
-        )
-    return "cuda"
-
-
-def _peak(lower: Callable[[], Any]) -> int:
-    """Returns the peak of the device, or on a CPU, which counts none, of the program.
-
-    Args:
-      lower: Returns the lowered program.
-    """
-    counted = jax.local_devices()[0].memory_stats()
-    if counted and "peak_bytes_in_use" in counted:
-        return int(counted["peak_bytes_in_use"])
-    sizes = lower().compile().memory_analysis()
-    return int(
-        sizes.argument_size_in_bytes
-        + sizes.output_size_in_bytes
-        + sizes.temp_size_in_bytes
-        - sizes.alias_size_in_bytes
-    )
-
-
-def make_trainer(settings: dict[str, Any], seed: int) -> training.Trainer:
-    """Returns a trainer on synthetic items, with k-means before the first step."""
-    items, batch, steps = (settings[n] for n in ("num_items", "batch_size", "steps"))
-    sizes = settings["sizes"]
-    spec = quantizer.Quantization(
-        sizes=sizes,
-        sk_epsilons=(0.0,) * (len(sizes) - 1) + (settings["epsilon"],),
-    )
-    x = bench_data.clusters(np.random.default_rng(seed), items, settings["width"])
-    steps_per_epoch = -(-items // batch)
-    return training.Trainer(
-        arch=rqvae.Architecture(
-            input_width=settings["width"],
-            hidden=settings["hidden"],
-            latent_width=settings["latent_width"],
-            quantization=spec,
-        ),
-        objective=_OBJECTIVE,
-        codebooks=codebooks.Codebooks(init="kmeans", init_on="all"),
-        optimizer=optim.build(_OPTIMIZER, steps),
-        schedule=loop.Schedule(1, steps_per_epoch, steps, 1),
-        batch_size=batch,
-        seed=seed,
-        # PyTorch's side has one device too.
-        engine=partition.make_engine("pmap", devices=jax.local_devices()[:1]),
-        items=catalogue.Items(x, np.arange(items), np.arange(0)),
-    )
-
-
-def _batches(trainer: training.Trainer, first: int) -> Int[np.ndarray, "S B"]:
-    """Returns the rows of a block's steps, as the run itself draws them."""
-    size, count = trainer.schedule.steps_per_epoch, trainer.schedule.steps_per_call
-    epochs = range(first // size, (first + count - 1) // size + 1)
-    drawn = [
-        catalogue.epoch_rows(
-            trainer.items.train, trainer.batch_size, seed=trainer.seed, epoch=epoch
-        )
-        for epoch in epochs
-    ]
-    start = first - epochs[0] * size
-    return np.concatenate(drawn)[start : start + count]
-
-
-def _steps(settings: dict[str, Any], seed: int, torch: bool) -> Bench:
-    """Times training steps, losses fetched once a block."""
-    trainer, count = make_trainer(settings, seed), settings["steps"]
-    program, engine = training.Run(trainer).program(), trainer.engine
-    held = {
-        "state": program.begin_epoch(engine.replicate(trainer.init()), 0),
-        "step": 0,
-    }
-    # A copy: the step reuses the buffers.
-    start = jax.tree.map(np.array, engine.fetch(held["state"]).params)
-
-    def ours():
-        held["state"], losses = program.run(held["state"], held["step"], count)
-        held["step"] += count
-        return np.stack(list(losses.values()), axis=1)
-
-    def lower():
-        return trainer.compile_steps(frozen=False).lower(
-            held["state"],
-            trainer.place_vectors(),
-            trainer.place_batches(_batches(trainer, 0)),
-            np.int32(count),
-        )
-
-    theirs = None
-    if torch:
-        theirs = bench_torch.train(
-            start,
-            trainer.items.values,
-            lambda first: _batches(trainer, first),
-            trainer.arch.quantization,
-            beta=_OBJECTIVE.beta,
-            lr=_OPTIMIZER.lr,
-            weight_decay=_OPTIMIZER.weight_decay,
-            device=_torch_device(),
-        )
-    return Bench(
-        ours=ours,
-        torch=theirs,
-        unit="ms/step",
-        per_block=count,
-        # Later losses drift apart with the first code that rounding decides.
-        disagreement=lambda a, b: float(np.max(np.abs(a[0] / b[0] - 1))),
-        tolerance=1e-2,
-        peak_bytes=lambda: _peak(lower),
-    )
-
-
-def _assign(settings: dict[str, Any], seed: int, torch: bool) -> Bench:
-    """Times balanced assignments, several batches a call as in training."""
-    rows, codes = settings["shape"]
-    calls, epsilon = settings["calls"], settings["epsilon"]
-    rng = np.random.default_rng(seed)
-    x, centers = (
-        bench_data.clusters(rng, rows * calls, 32),
-        bench_data.clusters(rng, codes, 32),
-    )
-    d = kmeans.squared_distances(jnp.asarray(x), jnp.asarray(centers))
-    d = np.asarray(d).reshape(calls, rows, codes)
-    assign = jax.jit(
-        lambda d: lax.map(lambda batch: sinkhorn.assign(batch, epsilon=epsilon), d)
-    )
-    placed = jax.device_put(d)
-    theirs = None
-    if torch:
-        theirs = bench_torch.assign(
-            d, epsilon=epsilon, iterations=50, device=_torch_device()
-        )
-    return Bench(
-        ours=lambda: np.asarray(assign(placed)),
-        torch=theirs,
-        unit="ms",
-        per_block=calls,
-        disagreement=lambda a, b: float(np.mean(a != b)),
-        tolerance=1e-2,
-        peak_bytes=lambda: _peak(lambda: assign.lower(placed)),
-    )
-
-
-def _cluster(settings: dict[str, Any], seed: int, torch: bool) -> Bench:
-    """Times k-means with its seeding."""
-    rows, width, k = settings["shape"]
-    x = bench_data.clusters(np.random.default_rng(seed), rows, width)
-    placed, key = jax.device_put(x), jax.random.key(seed)
-    static = {"k": k, "iterations": settings["iterations"]}
-    theirs = None
-    if torch:
-        # As many as we need, should we converge before the last.
-        done = int(kmeans.fit(key, placed, **static).iterations)
-        theirs = bench_torch.cluster(x, k, iterations=done, device=_torch_device())
-    return Bench(
-        ours=lambda: np.asarray(kmeans.fit(key, placed, **static).inertia),
-        torch=theirs,
-        unit="s",
-        per_block=1,
-        # Seeds differ.
-        disagreement=lambda a, b: float(np.abs(a / b - 1)),
-        tolerance=0.1,
-        peak_bytes=lambda: _peak(lambda: kmeans.fit.lower(key, placed, **static)),
-    )
-
-
-def _repair(settings: dict[str, Any], seed: int, torch: bool) -> Bench:
-    """Times the default repair of a table with conflicts, on the host."""
-    del torch
-    made = bench_data.conflicting_codes(settings, seed)
-    before = _resident_bytes("VmRSS")
-    return Bench(
-        ours=lambda: repair.repair(made.codes, made.latents, made.codebooks).codes,
-        torch=None,
-        unit="s",
-        per_block=1,
-        disagreement=lambda a, b: float(np.mean(a != b)),
-        tolerance=0.0,
-        peak_bytes=lambda: max(_resident_bytes("VmHWM") - before, 0),
-        warm=False,
-    )
-
-
-def _resident_bytes(field: str) -> int:
-    """Returns `VmRSS`, the memory of this process now, or `VmHWM`, the most so far.
-
-    Where the kernel does not tell, it is the most so far for both.
-    """
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    lines = status.read_text(encoding="ascii").splitlines()
-    return next(int(li.split()[1]) * 1024 for li in lines if li.startswith(field))

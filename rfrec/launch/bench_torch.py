@@ -26,7 +26,8 @@ def sees_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _set_up(device: str) -> None:
+def set_up(device: str) -> None:
+    """Lets PyTorch use what JAX uses: all cores, and TF32 on a GPU."""
     import torch
 
     torch.set_num_threads(os.cpu_count() or 1)
@@ -64,7 +65,7 @@ def train(
     """
     import torch
 
-    _set_up(device)
+    set_up(device)
     encoder = _mlp(params["encoder"], device)
     decoder = _mlp(params["decoder"], device)
     codebooks = [
@@ -154,7 +155,7 @@ def assign(
     """Prepares balanced assignments of several batches."""
     import torch
 
-    _set_up(device)
+    set_up(device)
     placed = torch.tensor(d, device=device)
 
     def block():
@@ -170,7 +171,7 @@ def cluster(
     """Prepares k-means with greedy k-means++ seeding; a block returns the inertia."""
     import torch
 
-    _set_up(device)
+    set_up(device)
     placed = torch.tensor(x, device=device)
 
     def block():

@@ -14,7 +14,7 @@ import pytest
 
 from rfrec.codes import table
 from rfrec.config import UserError
-from rfrec.launch import bench, bench_cases, bench_data
+from rfrec.launch import bench, bench_cases, bench_data, bench_sides, bench_tokenizer
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -32,7 +32,9 @@ def _case(name, **settings):
 def test_the_rows_have_the_promised_names():
     config = _config(variant="")
     bench.cfg.check(config, bench.rules(config))
-    assert [case.name for case in bench_cases.build(config)] == [
+    names = [case.name for case in bench_cases.build(config)]
+    assert {name.split("/")[0] for name in names} == set(bench.GROUPS)
+    assert names[: names.index("beam/t5_vocabulary")] == [
         "rqvae/ml1m",
         "rqvae/ml1m_sinkhorn",
         "rqvae/mql4grec",
@@ -57,7 +59,7 @@ def test_shapes_are_those_of_the_tokenizer(name, variant):
 
 def test_sinkhorn_is_on_the_last_level_only():
     plain, balanced = (
-        bench_cases.make_trainer(_case(name).settings, 0).arch.quantization
+        bench_tokenizer.make_trainer(_case(name).settings, 0).arch.quantization
         for name in ("rqvae/tiny", "rqvae/tiny_sinkhorn")
     )
     assert plain.sk_epsilons == (0.0, 0.0)
@@ -125,7 +127,7 @@ def test_the_ratio_tells_how_many_times_faster_we_are():
 
 
 def _made(ours, theirs):
-    return bench_cases.Bench(
+    return bench_sides.Bench(
         ours=lambda: np.array(ours),
         torch=lambda: np.array(theirs),
         unit="s",
@@ -180,8 +182,8 @@ def test_a_name_or_a_group_chooses():
     cases = bench_cases.build(_config())
     chosen = bench.select(cases, ["repair", "rqvae/tiny"])
     assert [case.name for case in chosen] == ["rqvae/tiny", "repair/2000"]
-    with pytest.raises(UserError, match="--only=beam is unknown: use some of rqvae, "):
-        bench.select(cases, ["kmeans", "beam"])
+    with pytest.raises(UserError, match="--only=graph is unknown: use some of rqvae, "):
+        bench.select(cases, ["kmeans", "graph"])
     with pytest.raises(UserError, match="--only= names nothing"):
         bench.select(cases, [])
 

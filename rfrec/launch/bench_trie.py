@@ -1,0 +1,105 @@
+# Copyright 2026 The rfrec Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The trie's cases of the benchmark: its construction, and what it costs a search."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rfrec.codes import trie
+from rfrec.launch import bench_data, bench_retrieval, bench_sides
+from rfrec.launch.bench_retrieval import MODALITY
+from rfrec.retrieval import beam, constraint, t5, training, vocab
+
+
+def prepare(settings: dict[str, Any], seed: int, torch: bool) -> bench_sides.Bench:
+    """Times what the settings say: `build` or `step_overhead`; PyTorch has neither."""
+    del torch
+    codes = bench_data.drawn_codes(
+        np.random.default_rng(seed),
+        settings["num_items"],
+        settings["levels"],
+        settings["codes"],
+        settings["exponent"],
+    )
+    make = {"build": _build, "step_overhead": _overhead}[settings["what"]]
+    return make(codes, settings, seed)
+
+
+def _build(codes, settings: dict[str, Any], seed: int) -> bench_sides.Bench:
+    """Times a build from a code table, on the host."""
+    del seed
+    sizes = (settings["codes"],) * settings["levels"]
+    before = bench_sides.resident_bytes("VmRSS")
+    return bench_sides.Bench(
+        ours=lambda: trie.build(codes, sizes).leaf_items,
+        torch=None,
+        unit="s",
+        per_block=1,
+        disagreement=lambda a, b: float(np.mean(a != b)),
+        tolerance=0.0,
+        peak_bytes=lambda: max(bench_sides.resident_bytes("VmHWM") - before, 0),
+        warm=False,
+    )
+
+
+def _overhead(codes, settings: dict[str, Any], seed: int) -> bench_sides.Bench:
+    """Times a whole search under the trie against one in which all codes are legal."""
+    words = bench_retrieval.vocabulary((settings["codes"],) * codes.shape[1])
+    arch = t5.Architecture(vocab_size=words.size, **settings["model"])
+    params = jax.device_put(training.fresh_weights(arch, seed))
+    built = trie.build(codes, words.sizes(MODALITY))
+    tokens = words.code_tokens(MODALITY)
+    index = jax.device_put(constraint.make_index(built, tokens))
+    limited = beam.settings(arch, built, num_beams=settings["beams"])
+    free = free_search(arch, words.sizes(MODALITY), settings["beams"])
+    histories = jax.device_put(_histories(words, settings, seed))
+    ours = jax.jit(lambda p, h, i: beam.search(p, h, i, limited).scores)
+    ours = ours.lower(params, histories, index).compile()
+    # Constants of the program: what allows everything, the compiler can leave out.
+    everything = jax.tree.map(jnp.asarray, free_index(tokens))
+    other = jax.jit(lambda p, h: beam.search(p, h, everything, free).scores)
+    return bench_sides.Bench(
+        ours=lambda: np.asarray(ours(params, histories, index)),
+        torch=None,
+        unit="fraction",
+        per_block=1,
+        disagreement=lambda a, b: 0.0,
+        tolerance=0.0,
+        peak_bytes=lambda: bench_sides.peak(lambda: ours),
+        against=lambda: np.asarray(other(params, histories)),
+    )
+
+
+def free_search(
+    arch: t5.Architecture, sizes: tuple[int, ...], beams: int
+) -> beam.Search:
+    """Describes a search in which every code may follow every prefix."""
+    return beam.Search(arch, (beams,) * len(sizes), sizes, num_beams=beams)
+
+
+def free_index(tokens) -> constraint.Index:
+    """Makes an index of one node for each depth, to which every code leads."""
+    tables = tuple(
+        trie.Table(
+            indptr=np.array([0, len(level)], np.int32),
+            codes=np.arange(len(level), dtype=np.int32),
+            child=np.zeros((1, len(level)), np.int32),
+        )
+        for level in tokens
+    )
+    return constraint.Index(tables, tuple(tokens), np.zeros((2, 1), np.int32))
+
+
+def _histories(words: vocab.Vocabulary, settings: dict[str, Any], seed: int):
+    """Draws tokens of histories of equal length."""
+    rng = np.random.default_rng(seed)
+    shape = (settings["users"], settings["history"])
+    columns = [
+        rng.choice(tokens, shape).astype(np.int32)
+        for tokens in words.code_tokens(MODALITY)
+    ]
+    tokens = np.stack(columns, axis=2).reshape(len(columns[0]), -1)
+    return np.pad(tokens, ((0, 0), (0, 1)), constant_values=vocab.END)
