@@ -7,7 +7,7 @@ Lines `{"user": "u", "items": [...]}`, of which `user` may be missing, or object
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,24 +50,30 @@ def read(
     users, histories = [], []
     for entry in _entries(text, origin):
         where = f"{origin}, line {entry.line}: user {entry.user!r}"
-        if not isinstance(entry.items, list):
-            raise UserError(f"{where}: expected a list of items, oldest first")
-        if not entry.items:
-            raise UserError(f"{where} has an empty history: give at least one item")
-        for item in entry.items:
-            named = isinstance(item, str) or type(item) is int
-            if not named or str(item) not in rows:
-                raise UserError(
-                    f"{where}: item {item!r} is not in the catalogue of {num_items}"
-                    " items: leave it out"
-                )
-            if coded is not None and not coded[rows[str(item)]]:
-                raise UserError(f"{where}: item {item!r} has no codes: leave it out")
         users.append(entry.user)
-        histories.append([rows[str(item)] for item in entry.items])
+        histories.append(_rows(entry.items, rows, where))
+        if coded is not None and not coded[histories[-1]].all():
+            item = entry.items[int(np.argmin(coded[histories[-1]]))]
+            raise UserError(f"{where}: item {item!r} has no codes: leave it out")
     if not users:
         raise UserError(f"{origin} holds no history: give at least one")
     return sequences.from_histories(histories, num_items, user_ids=users, origin=origin)
+
+
+def _rows(items: Any, rows: Mapping[str, int], where: str) -> list[int]:
+    """Looks items up by name."""
+    if not isinstance(items, list):
+        raise UserError(f"{where}: expected a list of items, oldest first")
+    if not items:
+        raise UserError(f"{where} has an empty history: give at least one item")
+    for item in items:
+        named = isinstance(item, str) or type(item) is int
+        if not named or str(item) not in rows:
+            raise UserError(
+                f"{where}: item {item!r} is not in the catalogue of {len(rows)}"
+                " items: leave it out"
+            )
+    return [rows[str(item)] for item in items]
 
 
 def _entries(text: str, origin: str) -> Iterator[_Entry]:

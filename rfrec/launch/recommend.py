@@ -98,8 +98,9 @@ def evaluate(config: ConfigDict, workdir: Path) -> None:
         merged = merge(config, members, choice)
     if jax.process_index() == 0:
         files = write(workdir, inter, members, merged)
-        report = tell(config, members, merged, truth)
-        runner.write_json(workdir / "report.json", report | {"predictions": files})
+        told = {"predictions": files, "lists": tell(config, members, merged, truth)}
+        report = head(config, systems[0]) | told
+        runner.write_json(workdir / "report.json", report)
         logging.info("report: %s", workdir / "report.json")
 
 
@@ -198,7 +199,7 @@ def merge(
 def tell(
     config: ConfigDict, members: list[Member], merged: Merged | None, truth: Truth
 ) -> dict[str, Any]:
-    """Returns the report."""
+    """Returns what the report says of each list."""
     told = {}
     for member in members:
         system = member.system
@@ -223,7 +224,12 @@ def tell(
     for name, found in told.items():
         for row in recommend_report.lines(found):
             logging.info("%-8s %s %s", name, config.which, row)
-    device, data = jax.devices()[0], members[0].system.data
+    return told
+
+
+def head(config: ConfigDict, system: System) -> dict[str, Any]:
+    """Tells of what the report is."""
+    device, data = jax.devices()[0], system.data
     return {
         "main": "recommend",
         "which": config.which,
@@ -233,7 +239,6 @@ def tell(
         "warnings": list(data.warnings),
         "seed": config.seed,
         "device": f"{device.device_kind} x {jax.device_count()}",
-        "lists": told,
         "config": as_json(config),
     }
 
@@ -281,33 +286,37 @@ def answer(config: ConfigDict, workdir: Path | None, place: str) -> None:
     recommend_settings.check(config, evaluation=False)
     systems = recommend_settings.systems(config)
     inter = systems[0].data.inter
-    told = [s.data.codes[m][:, 0] >= 0 for s in systems for m in s.asked.sources]
-    asked = histories.read(
-        read_text(place),
-        inter.num_items,
-        item_ids=inter.item_ids,
-        coded=np.all(told, axis=0),
-        origin="standard input" if place == "-" else place,
-    )
+    asked = read_histories(place, systems)
     searchers = [recommend_settings.searcher(config, system) for system in systems]
     if workdir is not None:
         runner.open_workdir(workdir, config)
     members = []
     for system, searcher in zip(systems, searchers, strict=True):
         most = system.model.config.data.max_history
-        windows = sequences.latest_windows(asked, most=most)
-        listed = recommend_lists.collect(
-            searcher,
-            make_queries(system, asked, windows),
-            folder=workdir and workdir / "lists",
-            name=f"histories.{system.name}",
+        queries = make_queries(
+            system, asked, sequences.latest_windows(asked, most=most)
         )
+        folder, name = workdir and workdir / "lists", f"histories.{system.name}"
+        listed = recommend_lists.collect(searcher, queries, folder=folder, name=name)
         members.append(Member(system, searcher, listed))
     final = members[0].lists
     if len(members) > 1:
         final = merge(config, members, None).lists
     if jax.process_index() == 0:
         write_answers(workdir, asked.user_ids, final, inter.item_ids)
+
+
+def read_histories(place: str, systems: tuple[System, ...]) -> Interactions:
+    """Reads the histories at `place`, of items that all systems know."""
+    inter = systems[0].data.inter
+    coded = [s.data.codes[m][:, 0] >= 0 for s in systems for m in s.asked.sources]
+    return histories.read(
+        read_text(place),
+        inter.num_items,
+        item_ids=inter.item_ids,
+        coded=np.all(coded, axis=0),
+        origin="standard input" if place == "-" else place,
+    )
 
 
 def read_text(place: str) -> str:

@@ -32,15 +32,8 @@ def load(
     Raises:
       UserError: Codes are not those the model was trained on, or one is to be chosen.
     """
-    changed = model.config.copy_and_resolve_references()
-    wanted = {k: v for k, v in config.data.items() if v is not None}
-    name, known = wanted.pop("name", None), tuple(changed.data.names)
-    with changed.unlocked():
-        for key, value in wanted.items():
-            changed.data[key] = value
-        if name is not None and name not in known:
-            changed.data.names = (name,)
-    own = not wanted and changed.data.names == known
+    changed, name = _changed(model.config, config), config.data.name
+    own = changed.data == model.config.data
     if not own and changed.data.source == "synthetic":
         raise UserError("config.data: synthetic data are the run's own: leave it empty")
     # All codes of the run's own data are loaded: its fingerprint is of them all.
@@ -61,6 +54,18 @@ def load(
             f" {', '.join(data.names)}"
         )
     return select(data, data.names.index(name) if len(data.names) > 1 else 0)
+
+
+def _changed(run_config: ConfigDict, config: ConfigDict) -> ConfigDict:
+    """Returns a run's config with what `config.data` says otherwise."""
+    changed = run_config.copy_and_resolve_references()
+    with changed.unlocked():
+        for key, value in config.data.items():
+            if value is not None and key != "name":
+                changed.data[key] = value
+        if config.data.name is not None and config.data.name not in changed.data.names:
+            changed.data.names = (config.data.name,)
+    return changed
 
 
 def check_codes(vocabulary: Vocabulary, data: CodedData, run: Path) -> None:

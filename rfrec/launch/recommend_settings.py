@@ -111,9 +111,19 @@ def check(config: ConfigDict, *, evaluation: bool) -> None:
             "config.ensemble.alpha is needed with --histories: take the one that an"
             " evaluation chose, see its report.json"
         )
+    for keys, true in _impossible(config).items():
+        if true:
+            raise UserError(f"config: {keys} do not go together: change one")
+
+
+def _impossible(config: ConfigDict) -> dict[str, bool]:
+    """Returns what would contradict, and whether it does."""
+    ensemble, search = config.ensemble, config.search
     beam, alone = search.method == "beam", ensemble.method == "none"
-    impossible = {
-        "search.buckets that do not ascend and": (np.diff(search.buckets) <= 0).any(),
+    return {
+        "search.buckets that do not ascend and": bool(
+            (np.diff(search.buckets) <= 0).any()
+        ),
         "search.method=beam and search.temperature": beam and search.temperature != 1,
         "search.method=beam and search.top_p": beam and search.top_p != 1,
         "ensemble.alpha and a method other than weighted": ensemble.alpha is not None
@@ -124,9 +134,6 @@ def check(config: ConfigDict, *, evaluation: bool) -> None:
         and ensemble.checkpoint is not None,
         "ensemble.method and search.method=sample": not alone and not beam,
     }
-    for keys, true in impossible.items():
-        if true:
-            raise UserError(f"config: {keys} do not go together: change one")
 
 
 def systems(config: ConfigDict) -> tuple[System, ...]:

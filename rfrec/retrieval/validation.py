@@ -58,9 +58,11 @@ def blocks(
     place, made = np.searchsorted(buckets, lengths), []
     for i in np.unique(place):
         rows = np.flatnonzero(place == i).astype(np.int32)
-        size = min(batch_size, len(rows))
+        number = -(-len(rows) // batch_size)
+        # Even batches: next to nothing is filled up.
+        size = -(-len(rows) // number)
         size += -size % parts
-        count = -(-len(rows) // size) * size
+        count = number * size
         padded = np.concatenate([rows, np.full(count - len(rows), rows[0], np.int32)])
         counted = np.arange(count) < len(rows)
         shape = (-1, size)

@@ -192,7 +192,7 @@ def fit(
                 for row in progress.add(metrics, schedule):
                     if writer is not None:
                         writer.write(row)
-                bar.advance(count, metrics["loss"][-1], progress.step)
+                bar.advance(count, float(metrics["loss"][-1]), progress.step)
                 if _agree_any(stop.is_set) and progress.step < end:
                     store(None)
                     checkpoints.wait()
