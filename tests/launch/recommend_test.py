@@ -410,7 +410,7 @@ def test_drawn_lists_are_the_same_for_the_same_seed(run, tmp_path):
 def test_an_interrupted_evaluation_goes_on_where_it_stopped(
     run, evaluated, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(recommend_lists, "_PART", 32)
+    monkeypatch.setattr(recommend_lists, "_PART", 8)
     write, written = recommend_lists._write, []
 
     def once(path, key, part):
