@@ -20,9 +20,10 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # A unit is a package or module right below rfrec/. It imports units of lower tiers.
 TIERS = {
     **dict.fromkeys(("config", "typing"), 0),
-    **dict.fromkeys(("train", "data", "codes", "rf", "evaluation"), 1),
-    **dict.fromkeys(("tokenizer", "retrieval", "graph"), 2),
-    "launch": 3,
+    "files": 1,
+    **dict.fromkeys(("train", "data", "codes", "rf", "evaluation"), 2),
+    **dict.fromkeys(("tokenizer", "retrieval", "graph"), 3),
+    "launch": 4,
 }
 CONFIG_IMPORTS = ("ml_collections", "rfrec.config")
 TORCH_FILES = ("rfrec/launch/convert.py", "rfrec/launch/bench*.py")

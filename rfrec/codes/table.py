@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int, Int32, Int64
 
+from rfrec import files
 from rfrec.config import UserError
 
 _TOKEN = re.compile(r"<([a-z]+|[A-Z]+)_(0|[1-9][0-9]{0,9})>")
@@ -230,17 +231,8 @@ def write_index(
     text = json.dumps(
         dict(zip(ids, zip(*columns, strict=True), strict=True)), separators=(",", ":")
     )
-    _write_atomically(path, text)
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
+    with files.replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def read_index(path: str | os.PathLike[str]) -> CodeIndex:

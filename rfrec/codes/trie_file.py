@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int, Integer, Shaped
 
+from rfrec import files
 from rfrec.codes import trie_sort
 from rfrec.codes.trie import Trie, from_levels
 from rfrec.config import UserError
@@ -38,14 +39,8 @@ def save(trie: Trie, path: str | os.PathLike[str]) -> None:
     for depth, indptr in enumerate(trie.pointers):
         content[f"children_{depth}"] = _narrow(np.diff(indptr))
         content[f"values_{depth}"] = _narrow(trie.values[depth])
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, allow_pickle=False, **content)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
+    with files.replacing(path) as partial, partial.open("wb") as file:
+        np.savez(file, allow_pickle=False, **content)
 
 
 def _narrow(values: Int[np.ndarray, "_"]) -> Integer[np.ndarray, "_"]:

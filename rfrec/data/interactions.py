@@ -7,7 +7,6 @@ tab separated with a header, as MMRec or RecBole write it.
 """
 
 import json
-import os
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int, Int32, Int64, Num, Shaped
 
+from rfrec import files
 from rfrec.config import UserError
 from rfrec.data.columns import read_columns
 
@@ -107,9 +107,8 @@ def write_inter_json(inter: Interactions, path: str | Path) -> None:
         {user: inter.history(row).tolist() for row, user in enumerate(inter.user_ids)},
         separators=(",", ":"),
     )
-    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    with files.replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def read_inter_tsv(path: str | Path, num_items: int | None = None) -> Interactions:

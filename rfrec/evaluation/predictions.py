@@ -6,12 +6,12 @@ One line for each user: `{"user": name, "items": [...], "scores": [...]}`, best 
 """
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from rfrec import files
 from rfrec.config import UserError
 from rfrec.evaluation.ranking import NEG, Lists
 
@@ -30,11 +30,9 @@ def write(
       lists: Entries that are no items are left out.
       item_ids: Names of the items; None writes their numbers.
     """
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
+    with files.replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
         for line in as_lines(users, lists, item_ids):
             file.write(line + "\n")
-    os.replace(temporary, path)
 
 
 def as_lines(

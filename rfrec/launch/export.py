@@ -7,7 +7,6 @@ and a file of its own, `codes.NAME.json`.
 """
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float, Int
 
+from rfrec import files
 from rfrec.codes import repair, table
 from rfrec.data.features import ItemVectors
 from rfrec.tokenizer import kmeans
@@ -155,6 +155,5 @@ def _write_latents(path: Path, tokenized: Tokenized) -> None:
         rows = np.sort(np.random.default_rng(0).choice(rows, _MAX_LATENTS, False))
     arrays = {"latents": tokenized.latents[rows], "codes": tokenized.codes[rows]}
     arrays |= {f"codebook_{i}": c for i, c in enumerate(tokenized.codebooks)}
-    temporary = path.with_suffix(".tmp.npz")
-    np.savez(temporary, allow_pickle=False, **arrays)
-    os.replace(temporary, path)
+    with files.replacing(path) as partial:
+        np.savez(partial, allow_pickle=False, **arrays)

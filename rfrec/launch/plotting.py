@@ -8,7 +8,6 @@ also told by line style or marker.
 """
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from rfrec import files
 from rfrec.config import UserError
 
 _BLUE, _ORANGE, _GREEN, _RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
@@ -74,9 +74,8 @@ def _panels(count: int, *, width: float, height: float, most: int = 3):
 
 def save(path: Path, figure: Any, dpi: int) -> None:
     """Writes a figure as PNG, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    figure.savefig(temporary, format="png", dpi=dpi)
-    os.replace(temporary, path)
+    with files.replacing(path) as partial:
+        figure.savefig(partial, format="png", dpi=dpi)
 
 
 def _series(

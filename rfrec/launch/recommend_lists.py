@@ -7,7 +7,6 @@ that its answers follow from.
 """
 
 import hashlib
-import os
 import time
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from absl import logging
 from jaxtyping import Int
 from tqdm import tqdm
 
+from rfrec import files
 from rfrec.config import UserError
 from rfrec.retrieval.serving import Answers, Batch, Queries, Searcher
 
@@ -135,16 +135,15 @@ def _in_order(parts: Sequence[_Part]) -> Answers:
 
 def _write(path: Path, key: str, part: _Part) -> None:
     path.parent.mkdir(exist_ok=True)
-    temporary = path.with_suffix(".tmp.npz")
-    np.savez(
-        temporary,
-        allow_pickle=False,
-        key=np.asarray(key),
-        rows=part.rows,
-        seconds=np.asarray(part.seconds),
-        **part.answers._asdict(),
-    )
-    os.replace(temporary, path)
+    with files.replacing(path) as partial:
+        np.savez(
+            partial,
+            allow_pickle=False,
+            key=np.asarray(key),
+            rows=part.rows,
+            seconds=np.asarray(part.seconds),
+            **part.answers._asdict(),
+        )
 
 
 def _read(path: Path, key: str, rows: Int[np.ndarray, " R"]) -> _Part:

@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from rfrec.config import UserError, as_json
+from rfrec.config import as_json
 from rfrec.data.features import ItemVectors
 from rfrec.launch import export, runner, settings
 from rfrec.tokenizer import rqvae, training
@@ -68,7 +68,10 @@ def train(
     """Trains, or goes on, and tokenizes all items with the chosen checkpoint."""
     run = training.Run(trainer)
     checkpoints = Checkpoints(workdir, lowest=CRITERIA)
-    state, progress = resume(trainer, checkpoints, items.fingerprint)
+    notes = {"items": items.fingerprint}
+    state, progress = loop.resume(
+        trainer.init(), checkpoints, notes, what="item vectors"
+    )
     writer = None
     if jax.process_index() == 0:
         writer = Writer(workdir, resume_step=progress.step)
@@ -81,7 +84,7 @@ def train(
             checkpoints=checkpoints,
             writer=writer,
             progress=progress,
-            notes={"items": items.fingerprint},
+            notes=notes,
         )
         tokenized, models = compare(run, checkpoints, chosen, state)
     finally:
@@ -89,22 +92,6 @@ def train(
             writer.close()
         checkpoints.close()
     return tokenized, {"seconds": progress.seconds, "models": models}
-
-
-def resume(trainer: training.Trainer, checkpoints: Checkpoints, fingerprint: str):
-    """Returns the state and progress to start from: the latest stored, or the first."""
-    state, step = trainer.init(), checkpoints.latest()
-    if step is None:
-        return state, loop.Progress()
-    restored = checkpoints.restore(step, state)
-    notes = dict(restored.notes)
-    if notes.pop("items") != fingerprint:
-        raise UserError(
-            "the item vectors are not those this run was trained on: restore them, or"
-            " use another --workdir"
-        )
-    logging.info("resuming at step %d", step)
-    return restored.state, loop.Progress(**notes)
 
 
 def compare(

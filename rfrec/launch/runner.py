@@ -4,7 +4,6 @@
 
 import json
 import logging as standard_logging
-import os
 import re
 import sys
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from rfrec import files
 from rfrec.config import UserError, as_json, differing_keys, is_optional, read_config
 from rfrec.train.loop import Preempted
 
@@ -178,9 +178,8 @@ def open_workdir(workdir: Path, config: ConfigDict) -> None:
 
 def write_json(path: Path, value) -> None:
     """Writes a file whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    with files.replacing(path) as partial:
+        partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
 def default_config(name: str) -> str:

@@ -41,24 +41,14 @@ RULES: cfg.Rules = {
     "model.layers": cfg.at_least(1),
     "model.dropout": cfg.within(0, 1),
     "model.dtype": cfg.one_of("float32", "bfloat16"),
-    "optim.name": cfg.one_of("adamw", "adam", "adagrad", "sgd"),
-    "optim.lr": cfg.above(0),
-    "optim.schedule": cfg.one_of("cosine", "constant"),
-    "optim.min_lr": cfg.at_least(0),
     "optim.warmup_steps": cfg.at_least(0),
-    "optim.weight_decay": cfg.at_least(0),
     "optim.momentum": cfg.within(0, 1),
-    "optim.clip_norm": cfg.above(0),
-    "train.epochs": cfg.at_least(1),
-    "train.batch_size": cfg.at_least(1),
-    "train.eval_every": cfg.at_least(1),
     "train.patience": cfg.at_least(1),
-    "train.engine": cfg.one_of("pmap", "jit"),
-    "train.steps_per_call": cfg.at_least(1),
     # The criterion looks at 10 items.
     "eval.top_k": cfg.at_least(10),
     "eval.cold_share": cfg.Rule(lambda v: 0 < v <= 0.5, "above 0 and at most 0.5"),
     "eval.resamples": cfg.at_least(1),
+    **cfg.TRAINING_RULES,
     **cfg.RF_RULES,
 }
 
@@ -179,8 +169,9 @@ def train(
       workdir: Of the run.
       checkpoints: In it.
     """
-    trainer, data = run.trainer, fingerprint(run.trainer.data.inter)
-    state, progress = resume(state, checkpoints, data)
+    trainer = run.trainer
+    notes = {"data": fingerprint(trainer.data.inter)}
+    state, progress = loop.resume(state, checkpoints, notes, what="histories")
     writer = None
     if jax.process_index() == 0:
         writer = Writer(workdir, resume_step=progress.step)
@@ -193,34 +184,12 @@ def train(
             checkpoints=checkpoints,
             writer=writer,
             progress=progress,
-            notes={"data": data},
+            notes=notes,
         )
     finally:
         if writer is not None:
             writer.close()
     return progress
-
-
-def resume(
-    state: TrainState, checkpoints: Checkpoints, data: str
-) -> tuple[TrainState, loop.Progress]:
-    """Returns the state and progress to start from: the latest stored, or the first.
-
-    Raises:
-      UserError: The run was begun with other histories.
-    """
-    step = checkpoints.latest()
-    if step is None:
-        return state, loop.Progress()
-    restored = checkpoints.restore(step, state)
-    notes = dict(restored.notes)
-    if notes.pop("data") != data:
-        raise UserError(
-            "the histories are not those this run was trained on: restore them, or use"
-            " another --workdir"
-        )
-    logging.info("resuming at step %d", step)
-    return restored.state, loop.Progress(**notes)
 
 
 def finish(

@@ -103,9 +103,11 @@ def train(trainer: training.Trainer, fingerprint: str, workdir: Path) -> dict[st
     checkpoints = Checkpoints(
         workdir, lowest=t5_settings.LOWEST, highest=t5_settings.HIGHEST
     )
-    writer = None
+    notes, writer = {"data": fingerprint}, None
     try:
-        state, progress = resume(trainer, checkpoints, fingerprint)
+        state, progress = loop.resume(
+            trainer.init(), checkpoints, notes, what="histories or codes"
+        )
         padding = run.padding()
         logging.info(
             "histories: %.1f%% of the slots are padding, %.1f%% without length buckets:"
@@ -122,7 +124,7 @@ def train(trainer: training.Trainer, fingerprint: str, workdir: Path) -> dict[st
             checkpoints=checkpoints,
             writer=writer,
             progress=progress,
-            notes={"data": fingerprint},
+            notes=notes,
         )
         models = compare(run, checkpoints, state)
     finally:
@@ -137,22 +139,6 @@ def train(trainer: training.Trainer, fingerprint: str, workdir: Path) -> dict[st
         "padding": padding._asdict(),
         "models": models,
     }
-
-
-def resume(trainer: training.Trainer, checkpoints: Checkpoints, fingerprint: str):
-    """Returns the state and progress to start from: the latest stored, or the first."""
-    state, step = trainer.init(), checkpoints.latest()
-    if step is None:
-        return state, loop.Progress()
-    restored = checkpoints.restore(step, state)
-    notes = dict(restored.notes)
-    if notes.pop("data") != fingerprint:
-        raise UserError(
-            "histories or codes are not those this run was trained on: restore them,"
-            " or use another --workdir"
-        )
-    logging.info("resuming at step %d", step)
-    return restored.state, loop.Progress(**notes)
 
 
 def compare(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rfrec import files
 from rfrec.config import UserError
 from rfrec.retrieval import vocab
 from rfrec.retrieval.vocab import END, KINDS, LAYOUTS, PAD, Block, Vocabulary
@@ -25,14 +26,9 @@ def write(vocabulary: Vocabulary, path: str | os.PathLike[str]) -> None:
       UserError: the path cannot be written.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     text = json.dumps(dataclasses.asdict(vocabulary), indent=1)
-    try:
+    with files.replacing(path) as partial:
         partial.write_text(text + "\n", encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def read(path: str | os.PathLike[str]) -> Vocabulary:

@@ -3,10 +3,10 @@
 """Metrics of a run: JSON lines always, TensorBoard events where installed."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from rfrec import files
 from rfrec.config import UserError
 
 
@@ -43,10 +43,9 @@ class Writer:
         path = workdir / "metrics.jsonl"
         kept = [row for row in read_metrics(path) if row["step"] <= resume_step]
         if path.exists():
-            temporary = path.with_suffix(".jsonl.tmp")
             text = "".join(json.dumps(row) + "\n" for row in kept)
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, path)
+            with files.replacing(path) as partial:
+                partial.write_text(text, encoding="utf-8")
         self._file = path.open("a", encoding="utf-8")
         try:
             from tensorboardX import SummaryWriter
