@@ -22,7 +22,7 @@ from rfrec.data import sequences
 from rfrec.retrieval import batches, beam, constraint, t5, validation, vocab
 from rfrec.retrieval.batches import Examples, Tables
 from rfrec.retrieval.corpus import Catalogue, Corpus
-from rfrec.train import loop, partition
+from rfrec.train import chunks, loop, partition
 from rfrec.train.state import TrainState, create, step_key
 from rfrec.typing import PyTree
 
@@ -110,8 +110,7 @@ class Trainer:
         """
         axis = self.engine.axis_name
         batch = batches.batch(tables, examples, history)
-        gradient = jax.value_and_grad(self._objective)
-        loss, grads = gradient(state.params, state, batch)
+        loss, grads = self._gradient(state, batch)
         loss, grads = partition.mean((loss, grads), axis)
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
         state = state.replace(
@@ -121,18 +120,25 @@ class Trainer:
         )
         return state, loss
 
-    def _objective(self, params: PyTree, state: TrainState, batch: batches.Batch):
-        """Returns this device's share of the loss: its mean over devices is the loss.
+    def _gradient(self, state: TrainState, batch: batches.Batch):
+        """Returns this device's share of the loss and its gradient.
 
-        A mean over the label tokens of the whole batch, weighted by task: devices
-        whose tokens weigh more count more.
+        The mean of the shares over devices is the loss: a mean over the label tokens of
+        the whole batch, weighted by task. Devices whose tokens weigh more count more.
         """
         axis, keys = self.engine.axis_name, None
         if self.arch.dropout > 0:
             keys = partition.row_keys(step_key(state), batch.tokens.shape[0], axis)
-        losses, counted = self.token_losses(params, batch, keys=keys)
-        weights = counted * batch.weights[:, None]
-        return jnp.sum(losses * weights) / partition.mean(jnp.sum(weights), axis)
+        counted = batch.labels != vocab.PAD
+        total = partition.mean(jnp.sum(counted * batch.weights[:, None]), axis)
+
+        def objective(params, part):
+            batch, keys = part
+            losses, counted = self.token_losses(params, batch, keys=keys)
+            return jnp.sum(losses * counted * batch.weights[:, None]) / total
+
+        parts = chunks.count(self.engine, *batch.tokens.shape)
+        return chunks.value_and_grad(objective, state.params, (batch, keys), parts)
 
     def token_losses(
         self, params: PyTree, batch: batches.Batch, *, keys: Array | None = None
