@@ -4,8 +4,9 @@
 
 python -m rfrec.launch.bench --only=rqvae,sinkhorn,kmeans,repair --out=FILE --torch
 python -m rfrec.launch.bench --only=beam,t5,trie --out=FILE --torch
+python -m rfrec.launch.bench --only=gume,spmm,knn,flow --out=FILE --torch
 
-On 2 CPU cores a few minutes, and a quarter of an hour for the second;
+On 2 CPU cores a few minutes, and a quarter of an hour for the second and the third;
 `--config=configs/bench.py:smoke` takes tiny sizes.
 """
 
@@ -89,9 +90,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config.beam = ConfigDict()
     config.beam.users = 256
     config.beam.beams = 20
-    config.beam.batch_size = 32
+    config.beam.batch_size = 64
     # Lengths of history that programs are compiled for; the longest is added.
-    config.beam.buckets = (4, 8, 12)
+    config.beam.buckets = (4, 5, 6, 8, 10, 14)
     config.beam.torch_batch_size = 64  # MQL4GRec's
     config.beam.repetitions = 4
 
@@ -99,7 +100,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.t5 = ConfigDict()
     config.t5.examples = 3072  # of a block of ours, at least
     config.t5.batch_size = 256
-    config.t5.buckets = (2, 4, 8)
+    config.t5.buckets = (1, 2, 4, 6, 9, 13)
     config.t5.run = 16
     config.t5.dropout = 0.1
     config.t5.torch_steps = 1  # of a block of theirs
@@ -116,6 +117,44 @@ def get_config(variant: str = "") -> ConfigDict:
     config.trie.history = 8
     config.trie.beams = 20
     config.trie.repetitions = 5
+
+    # GUME at the size of Amazon Baby in MMRec's split, on synthetic purchases.
+    config.gume = ConfigDict()
+    config.gume.num_users = 19_445
+    config.gume.num_items = 7050
+    config.gume.train_pairs = 118_551
+    config.gume.valid_pairs = 20_559
+    config.gume.test_pairs = 21_682
+    config.gume.feature_widths = (4096, 384)
+    config.gume.width = 64
+    config.gume.ui_layers = 3
+    config.gume.item_layers = 2
+    config.gume.neighbours = 10
+    config.gume.batch_size = 2048
+    config.gume.steps = 8  # of a block of ours
+    config.gume.torch_steps = 2  # of a block of theirs
+    config.gume.torch_users = 4096  # of a batch of their evaluation, as in MMRec
+    config.gume.repetitions = 3
+
+    # Products with the graph of the same users and items, and their gradients.
+    config.spmm = ConfigDict()
+    config.spmm.widths = (64, 128)
+    config.spmm.calls = 10
+    config.spmm.repetitions = 5
+
+    # Nearest neighbours among items of Amazon Electronics, whose vectors are in a file.
+    config.knn = ConfigDict()
+    config.knn.shapes = ((63_001, 4096),)
+    config.knn.neighbours = 10
+    config.knn.repetitions = 1
+
+    # What the flow adds to an epoch of `gume`, evaluation included; what diffrax adds
+    # to a scan by Euler's method, for the rows of three batches.
+    config.flow = ConfigDict()
+    config.flow.repetitions = 3
+    config.flow.rows = 6144
+    config.flow.sampling_steps = 10
+    config.flow.calls = 3
 
     config.rf = rf_section()
     choose_variant(variant, VARIANTS)(config)
@@ -173,6 +212,25 @@ def _smoke(config: ConfigDict) -> None:
     config.trie.history = 2
     config.trie.beams = 5
     config.trie.repetitions = 2
+    config.gume.num_users = 60
+    config.gume.num_items = 40
+    config.gume.train_pairs = 300
+    config.gume.valid_pairs = 64
+    config.gume.test_pairs = 66
+    config.gume.feature_widths = (24, 12)
+    config.gume.width = 8
+    config.gume.neighbours = 5
+    config.gume.batch_size = 64
+    config.gume.steps = 3
+    config.gume.torch_users = 32
+    config.gume.repetitions = 2
+    config.spmm.widths = (8,)
+    config.spmm.calls = 2
+    config.knn.shapes = ((50, 12),)
+    config.knn.neighbours = 5
+    config.flow.repetitions = 2
+    config.flow.rows = 48
+    config.flow.calls = 2
 
 
 VARIANTS = {"": _default, "smoke": _smoke}

@@ -1,6 +1,8 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of a finished or running tokenizer: PNG files in the run's `plots/`.
+"""Pictures of a finished or running tokenizer or graph recommender.
+
+PNG files in the run's `plots/`.
 
 python -m rfrec.launch.plots --workdir=runs/ml100k
 
@@ -24,6 +26,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config.tsne.perplexity = 30.0
     config.tsne.seed = 0
 
+    # Of sampling, for a graph recommender with the rectified flow.
+    config.steps = (1, 2, 5, 10, 20, 50, 100)
+
     config.rf = rf_section()
     choose_variant(variant, VARIANTS)(config)
     return config.lock()
@@ -35,6 +40,7 @@ def _default(config: ConfigDict) -> None:
 
 def _quick(config: ConfigDict) -> None:
     config.tsne.max_items = 500
+    config.steps = (1, 2, 10)
 
 
 VARIANTS = {"": _default, "quick": _quick}

@@ -28,15 +28,6 @@ def optional(field_type: type, value: Any = None) -> Optional:
     return Optional(value, field_type=field_type)
 
 
-def rf_section() -> ConfigDict:
-    """Returns the `rf` section, which every config carries.
-
-    In the tokenizer it governs how collaborative vectors are generated, when
-    `data.features` names `rf`.
-    """
-    return ConfigDict({"sampling_steps": 10})
-
-
 def choose_variant(variant: str, variants: Mapping[str, Callable[[ConfigDict], None]]):
     """Returns the function that turns the default config into a variant.
 
@@ -100,7 +91,121 @@ def each(rule: Rule, *, least: int = 0) -> Rule:
     )
 
 
-RF_RULES: Rules = {"rf.sampling_steps": at_least(1)}
+def between(low: float, high: float) -> Rule:
+    """The value lies in [low, high]."""
+    return Rule(lambda v: low <= v <= high, f"at least {low} and at most {high}")
+
+
+def boolean() -> Rule:
+    """The value is true or false."""
+    return Rule(lambda v: isinstance(v, bool), "True or False")
+
+
+def _interval() -> Rule:
+    return Rule(
+        lambda v: len(v) == 2 and 0 <= v[0] < v[1] <= 1,
+        "two times, the first below the second, in [0, 1]",
+    )
+
+
+# Of diffrax, for the ODE of a flow; a letter's case does not count.
+RF_SOLVERS = (
+    *("euler", "heun", "midpoint", "ralston", "bosh3", "tsit5", "dopri5", "dopri8"),
+    *("leapfrogmidpoint", "reversibleheun"),
+)
+RF_PRESETS = ("joint", "plugin", "improved")
+# Names that the documents give to one parameter: setting either sets both.
+RF_ALIASES = {
+    "learning_rate": "lr",
+    "train_mix_ratio": "mix_ratio",
+    "contrast_loss_weight": "contrast_weight",
+}
+# What a preset decides: type and rule. Their meaning stands at `rf.settings.Settings`.
+_RF_KEYS: Mapping[str, tuple[type, Rule]] = {
+    # The network.
+    "generators": (str, one_of("shared", "split")),
+    "side_embedding": (bool, boolean()),
+    "hidden_dim": (int, whole(1)),
+    "n_layers": (int, whole(0)),
+    "dropout": (float, within(0, 1)),
+    "time_code": (str, one_of("raw", "fourier")),
+    # The loss of the flow.
+    "loss": (str, one_of("mse", "huber", "pseudo_huber")),
+    "loss_weight": (float, at_least(0)),
+    "time_law": (str, one_of("uniform", "logit_normal", "u_shaped")),
+    "standardise": (bool, boolean()),
+    "user_guidance_scale": (float, at_least(0)),
+    "guidance_decay_power": (float, at_least(0)),
+    "cosine_guidance_scale": (float, at_least(0)),
+    "cosine_decay_power": (float, at_least(0)),
+    "guided_sampling": (bool, boolean()),
+    "condition_dropout": (float, within(0, 1)),
+    # The loss that compares what is generated with the target.
+    "contrast": (
+        str,
+        one_of("mse", "infonce_samples", "infonce_endpoint", "none"),
+    ),
+    "contrast_weight": (float, at_least(0)),
+    "contrast_temp": (float, above(0)),
+    "negatives": (int, whole(0)),
+    # Gradients, and who takes the steps.
+    "attach_target": (bool, boolean()),
+    "attach_conditions": (bool, boolean()),
+    "attach_generated": (bool, boolean()),
+    "optimizer": (str, one_of("host", "own")),
+    "lr": (float, above(0)),
+    "weight_decay": (float, at_least(0)),
+    "clip_norm": (float, at_least(0)),
+    "ema_decay": (float, within(0, 1)),
+    "rows": (int, whole(0)),
+    "heldout_share": (float, within(0, 1)),
+    # Sampling.
+    "sampling_steps": (int, whole(1)),
+    "solver": (
+        str,
+        Rule(lambda v: v.lower() in RF_SOLVERS, f"one of {', '.join(RF_SOLVERS)}"),
+    ),
+    "rtol": (float, at_least(0)),
+    "atol": (float, at_least(0)),
+    "noise": (str, one_of("fresh", "zero")),
+    "noise_scale": (float, above(0)),
+    "draws": (int, whole(1)),
+    "guidance_weight": (float, at_least(0)),
+    "guidance_interval": (tuple, _interval()),
+    # Mixing with the host's embeddings.
+    "mixing": (str, one_of("convex", "residual")),
+    "mix_ratio": (float, between(0, 1)),
+    "inference_mix_ratio": (float, between(0, 1)),
+    "inference_choices": (tuple, each(between(0, 1))),
+    "warmup_epochs": (int, whole(0)),
+    # Straightening.
+    "reflow": (str, one_of("none", "reflow", "distil")),
+    "reflow_epoch": (int, whole(1)),
+    "teacher_steps": (int, whole(1)),
+}
+
+RF_RULES: Rules = {
+    "rf.use_rf": boolean(),
+    "rf.preset": one_of(*RF_PRESETS),
+    **{f"rf.{name}": rule for name, (_, rule) in _RF_KEYS.items()},
+    **{f"rf.{alias}": _RF_KEYS[name][1] for alias, name in RF_ALIASES.items()},
+}
+
+
+def rf_section() -> ConfigDict:
+    """Returns the `rf` section, which every config carries.
+
+    It governs the generator of embeddings by rectified flow: of the graph recommender,
+    and of collaborative vectors for the tokenizer when `data.features` names `rf`. A
+    key that is None has the value of the preset.
+    """
+    section = ConfigDict({"use_rf": False, "preset": "improved"})
+    for name, (field_type, _) in _RF_KEYS.items():
+        section[name] = optional(field_type)
+    for alias, name in RF_ALIASES.items():
+        section[alias] = section.get_ref(name)
+    return section
+
 
 # Of every main that trains.
 TRAINING_RULES: Rules = {
@@ -122,10 +227,15 @@ def check(config: ConfigDict, rules: Rules) -> None:
     """Checks values one by one; None passes only where it is allowed.
 
     Raises:
-      UserError: Names the first key that breaks its rule.
+      UserError: Names the first key that is missing or breaks its rule.
     """
     for key, rule in rules.items():
-        value = value_at(config, key)
+        try:
+            value = value_at(config, key)
+        except KeyError as error:
+            raise UserError(
+                f"config.{key} is missing: the config is of another version of rfrec"
+            ) from error
         if value is None and is_optional(config, key):
             continue
         try:

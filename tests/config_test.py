@@ -99,9 +99,62 @@ def test_a_damaged_file_is_named(tmp_path, text, message):
     assert "\n" not in str(error.value)
 
 
-def test_the_rf_section():
-    section = ConfigDict({"rf": cfg.rf_section()})
-    cfg.check(section, cfg.RF_RULES)
-    section.rf.sampling_steps = 0
-    with pytest.raises(UserError, match="rf.sampling_steps=0"):
-        cfg.check(section, cfg.RF_RULES)
+def test_a_config_that_lacks_a_key_is_refused():
+    config = ConfigDict({"part": {"n": 3}})
+    with pytest.raises(UserError, match=r"config\.part\.m is missing"):
+        cfg.check(config, {"part.n": cfg.whole(1), "part.m": cfg.whole(1)})
+
+
+def make_rf(**values):
+    config = ConfigDict({"rf": cfg.rf_section()}).lock()
+    for name, value in values.items():
+        config.rf[name] = value
+    return config
+
+
+def test_the_rf_section_has_every_documented_parameter():
+    # Of the tables of both documents, less `rf_`; the width is the host's.
+    documented = {
+        *("use_rf", "hidden_dim", "n_layers", "dropout", "loss_weight"),
+        *("contrast_loss_weight", "sampling_steps", "lr", "learning_rate"),
+        *("user_guidance_scale", "guidance_decay_power", "cosine_guidance_scale"),
+        *("cosine_decay_power", "warmup_epochs", "train_mix_ratio", "mix_ratio"),
+        *("inference_mix_ratio", "contrast_temp", "contrast_weight"),
+    }
+    config = make_rf()
+    assert documented <= set(config.rf)
+    assert {f"rf.{name}" for name in config.rf} == set(cfg.RF_RULES)
+    cfg.check(config, cfg.RF_RULES)
+    with pytest.raises(AttributeError, match="learning_rat"):
+        config.rf.learning_rat = 0.1
+
+
+@pytest.mark.parametrize("alias, name", cfg.RF_ALIASES.items())
+def test_two_names_of_one_parameter_hold_one_value(alias, name):
+    for first, second in ((alias, name), (name, alias)):
+        config = make_rf(**{first: 0.25})
+        assert config.rf[second] == 0.25
+        assert cfg.as_json(config)["rf"][second] == 0.25
+
+
+@pytest.mark.parametrize(
+    "name, good, bad",
+    [
+        ("sampling_steps", 1, 0),
+        ("mix_ratio", 1.0, 1.01),
+        ("train_mix_ratio", 0.0, -0.1),
+        ("inference_mix_ratio", 0.5, 2.0),
+        ("solver", "Heun", "rk5"),
+        ("preset", "joint", "both"),
+        ("guidance_interval", (0.2, 0.8), (0.8, 0.2)),
+        ("ema_decay", 0.0, 1.0),
+        ("standardise", False, None),
+    ],
+)
+def test_values_of_the_rf_section(name, good, bad):
+    cfg.check(make_rf(**{name: good}), cfg.RF_RULES)
+    if bad is None:
+        cfg.check(make_rf(**{name: bad}), cfg.RF_RULES)
+        return
+    with pytest.raises(UserError, match=rf"config\.rf\.{name}=.*must be"):
+        cfg.check(make_rf(**{name: bad}), {f"rf.{name}": cfg.RF_RULES[f"rf.{name}"]})

@@ -132,7 +132,7 @@ def read_inter_tsv(path: str | Path, num_items: int | None = None) -> Interactio
         out of range or occurs twice for a user.
     """
     path = Path(path)
-    names, typed = _tsv_header(path)
+    names, typed = read_header(path)
     user, item = (_position(names, kind, path) for kind in ("user", "item"))
     if typed:
         pair = read_columns(path, (user, item), str, delimiter="\t", header=True)
@@ -282,8 +282,12 @@ def _check_history(user: str, history: object, path: Path) -> None:
             raise UserError(f"{path}: user {user!r}: item {item!r} is not an item row")
 
 
-def _tsv_header(path: Path) -> tuple[list[str], bool]:
-    """Returns the column names without RecBole's types, and whether it had types."""
+def read_header(path: Path) -> tuple[list[str], bool]:
+    """Returns the column names without RecBole's types, and whether it had types.
+
+    Raises:
+      UserError: the file is missing or no UTF-8.
+    """
     try:
         with path.open(encoding="utf-8") as file:
             names = file.readline().rstrip("\r\n").split("\t")

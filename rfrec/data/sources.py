@@ -11,14 +11,17 @@
 
 import os
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
+
+import numpy as np
 
 from rfrec.config import UserError
 from rfrec.data import folders, movielens, synthetic
-from rfrec.data.features import ItemVectors
+from rfrec.data.features import ItemVectors, check_features
 from rfrec.data.fetch import FOLDER, fetch_movielens_100k
 from rfrec.data.interactions import Interactions
-from rfrec.data.join import join, stack
+from rfrec.data.join import Feature, join, stack
 
 SOURCES = ("movielens-100k", "movielens", "folder", "mmrec", "synthetic")
 
@@ -119,14 +122,99 @@ def load_interactions(
     if source == "synthetic":
         return synthetic.histories(num_users, num_items=num_items, seed=seed)
     if source in _OPEN:
-        root = _root(source, path)
-        data = _OPEN[source](root, name or _only_name(root, source, "log"))
-        counts = [folders.read_features(p).shape[0] for p in data.vectors.values()]
-        if data.table:
-            counts.append(data.table.num_items)
-        return data.read_log(data.log, min(counts, default=None))
+        data = open_set(source, path, name)
+        return data.read_log(data.log, known_items(data))
     folder = _movielens_folder(source, path)
     return movielens.read_ratings(folder, movielens.read_movies(folder))
+
+
+def load_features(
+    *,
+    source: str,
+    path: str | Path | None = None,
+    name: str | None = None,
+    features: tuple[str, ...] = (),
+    seed: int = 0,
+    num_items: int = 10_000,
+    text_width: int = 64,
+) -> tuple[tuple[Feature, ...], tuple[str, ...]]:
+    """Loads features of one data set, each by itself.
+
+    Args:
+      source: one of `SOURCES`.
+      path: as of `load_items`.
+      name: data set of `folder` or `mmrec`; None if the folder holds one.
+      features: to load; none loads none.
+      seed: as of `load_items`.
+      num_items: of the synthetic catalogue.
+      text_width: as of `load_items`.
+
+    Returns:
+      The features in order, all values finite, and what should be shown to the user.
+
+    Raises:
+      UserError: one line that names what is wrong and how to mend it.
+    """
+    _check_request(source, path, (name,) if name else (), features)
+    if source == "synthetic":
+        chosen = _synthetic_features(features, num_items, text_width, seed)
+    elif source in _OPEN:
+        data = open_set(source, path, name)
+        chosen = tuple(folders.read_feature(data, feature) for feature in features)
+    else:
+        known = _known(features, movielens.FEATURES, source)
+        folder = _movielens_folder(source, path)
+        movies = movielens.read_movies(folder)
+        chosen = tuple(
+            movielens.movie_feature(
+                movies, f, width=text_width, seed=seed, origin=folder
+            )
+            for f in known
+        )
+    reports = [(check_features(f.values, f.origin), f.origin) for f in chosen]
+    # Equal vectors matter to a quantizer only.
+    lines = (r._replace(duplicate_rows=0).warnings(origin) for r, origin in reports)
+    return chosen, tuple(chain.from_iterable(lines))
+
+
+def open_set(source: str, path: str | Path | None, name: str | None) -> folders.DataSet:
+    """Finds the files of a data set of `folder` or `mmrec` that has a log.
+
+    Args:
+      source: `folder` or `mmrec`.
+      path: as of `load_items`.
+      name: of the data set; None if the folder holds one.
+
+    Raises:
+      UserError: there is no folder, no such data set, or more than one.
+    """
+    root = _root(source, path)
+    return _OPEN[source](root, name or _only_name(root, source, "log"))
+
+
+def known_items(data: folders.DataSet) -> int | None:
+    """Returns how many items all files of a data set but its log have; None if none."""
+    counts = [folders.read_features(p).shape[0] for p in data.vectors.values()]
+    if data.table:
+        counts.append(data.table.num_items)
+    return min(counts, default=None)
+
+
+def _synthetic_features(
+    features: tuple[str, ...], num_items: int, width: int, seed: int
+) -> tuple[Feature, ...]:
+    """Makes features one by one, as `load_items` makes them side by side."""
+    chosen = _known(features, synthetic.FEATURES, "synthetic")
+    if not chosen:
+        return ()
+    made = synthetic.catalogue(
+        num_items, widths=dict.fromkeys(chosen, width), seed=seed
+    )
+    columns = np.split(made.values, len(chosen), axis=1)
+    return tuple(
+        Feature(name, block, "dense", f"synthetic {name}")
+        for name, block in zip(chosen, columns, strict=True)
+    )
 
 
 def _check_request(

@@ -1,6 +1,6 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Target items and how often items occur in training in; groups of users out."""
+"""How often items occur in training in; groups of items, or of users by target, out."""
 
 from typing import NamedTuple
 
@@ -24,6 +24,24 @@ class Groups(NamedTuple):
     popular: Bool[np.ndarray, " U"]
     cold_most: int
     popular_least: int
+
+
+class ItemGroups(NamedTuple):
+    """Items by how often they occur in training.
+
+    Attributes:
+      cold: Occur at most `cold_most` times.
+      tail: The long tail: all but the head, cold items included.
+      head: All others.
+      cold_most: Largest number of occurrences of a cold item.
+      head_least: Smallest number of occurrences of an item of the head.
+    """
+
+    cold: Bool[np.ndarray, " N"]
+    tail: Bool[np.ndarray, " N"]
+    head: Bool[np.ndarray, " N"]
+    cold_most: int
+    head_least: int
 
 
 def count_items(items: Int[np.ndarray, " E"], num_items: int) -> Int[np.ndarray, " N"]:
@@ -54,6 +72,41 @@ def by_popularity(
     Raises:
       UserError: `share` or `cold_below` is out of range.
     """
+    most, least = _bounds(counts, share, cold_below)
+    seen = counts[targets]
+    cold = seen <= most
+    return Groups(cold, (seen >= least) & ~cold, most, least)
+
+
+def of_items(
+    counts: Int[np.ndarray, " N"],
+    *,
+    share: float = 0.2,
+    cold_below: int | None = None,
+) -> ItemGroups:
+    """Splits items by how often they occur in training.
+
+    The head is the first `share` of the catalogue by occurrences, the tail the rest,
+    of which the last `share` is cold; ties as of `by_popularity`.
+
+    Args:
+      counts: Occurrences in training of each item.
+      share: Of the catalogue, in (0, 0.5].
+      cold_below: If given, cold are the items that occur fewer than so many times.
+
+    Raises:
+      UserError: `share` or `cold_below` is out of range.
+    """
+    most, least = _bounds(counts, share, cold_below)
+    cold = counts <= most
+    head = (counts >= least) & ~cold
+    return ItemGroups(cold, ~head, head, most, least)
+
+
+def _bounds(
+    counts: Int[np.ndarray, " N"], share: float, cold_below: int | None
+) -> tuple[int, int]:
+    """Returns the most occurrences of a cold item, the least of a popular one."""
     if not 0 < share <= 0.5:
         raise UserError(f"share of cold items {share}: must be above 0 and at most 0.5")
     if cold_below is not None and cold_below < 1:
@@ -61,7 +114,4 @@ def by_popularity(
     ascending = np.sort(counts)
     taken = max(int(np.ceil(share * len(counts))), 1)
     most = int(ascending[taken - 1]) if cold_below is None else cold_below - 1
-    least = int(ascending[-taken])
-    seen = counts[targets]
-    cold = seen <= most
-    return Groups(cold, (seen >= least) & ~cold, most, least)
+    return most, int(ascending[-taken])

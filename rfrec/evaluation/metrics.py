@@ -63,6 +63,49 @@ def match(
     return Matches(hit.reshape(ranked.shape), number)
 
 
+def match_rows(
+    ranked: Int[np.ndarray, "U K"],
+    indptr: Int[np.ndarray, " U1"],
+    items: Int[np.ndarray, " E"],
+) -> Matches:
+    """Finds the relevant items, as `match` does, where users have many.
+
+    Args:
+      ranked: Items, best first, none twice for a user; negative ones are no items.
+      indptr: User u's relevant items are `items[indptr[u] : indptr[u + 1]]`.
+      items: Ascending within a user, each once.
+    """
+    number = np.diff(indptr)
+    if not len(items):
+        return Matches(np.zeros(ranked.shape, bool), number)
+    span = max(int(ranked.max(initial=0)), int(items.max())) + 1
+    users = np.arange(len(ranked), dtype=np.int64)
+    wanted = np.repeat(users, number) * span + items
+    keys = users[:, None] * span + ranked
+    place = np.searchsorted(wanted, keys).clip(max=len(wanted) - 1)
+    return Matches((wanted[place] == keys) & (ranked >= 0), number)
+
+
+def restrict(
+    indptr: Int[np.ndarray, " U1"],
+    items: Int[np.ndarray, " E"],
+    members: Bool[np.ndarray, " N"],
+) -> tuple[Int[np.ndarray, " U1"], Int[np.ndarray, " F"]]:
+    """Keeps the relevant items that belong to a group of items.
+
+    Args:
+      indptr: As of `match_rows`.
+      items: As of `match_rows`.
+      members: Which items of the catalogue belong.
+
+    Returns:
+      Rows as of `match_rows`; a user who has none left has no value in any metric.
+    """
+    kept = members[items]
+    before = np.concatenate([[0], np.cumsum(kept)])
+    return before[indptr], items[kept]
+
+
 def hit_rate(matches: Matches, k: int) -> Float[np.ndarray, " U"]:
     """Returns 1 for users with a relevant item among the first k, else 0."""
     return _defined(matches.hit[:, :k].any(axis=1), matches)

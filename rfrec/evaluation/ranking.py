@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scores of the whole catalogue in; the best items of each user out."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -55,6 +56,47 @@ def top_k(
     padding = ((0, 0), (0, max(k - num_items, 0)))
     best = jnp.pad(best, padding, constant_values=NEG)
     return jnp.pad(items, padding, constant_values=-1), best
+
+
+def rank_products(
+    users: Float[Array | np.ndarray, "U D"],
+    items: Float[Array | np.ndarray, "I D"],
+    *,
+    k: int,
+    block: int = 1024,
+    seen: tuple[Int[np.ndarray, " U1"], Int[np.ndarray, " E"]] | None = None,
+) -> Lists:
+    """Ranks all items by the inner product of embeddings.
+
+    The products of a block, the mask and the choice are one program; the host lays out
+    the next block's histories meanwhile.
+
+    Args:
+      users: Embeddings; every user is ranked for.
+      items: Embeddings.
+      k: Length of the lists.
+      block: Users at a time: block x items scores are in memory.
+      seen: Histories not to be listed, as of `rank_catalogue`.
+
+    Returns:
+      The lists of all users.
+    """
+    num_users = len(users)
+    block = min(block, num_users)
+    parts = []
+    for start in range(0, num_users, block):
+        rows = np.arange(start, start + block, dtype=np.int32) % num_users
+        masked = None if seen is None else padded_rows(*seen, rows)
+        parts.append(_best_products(users, items, rows, masked, k))
+    listed, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return Lists(listed[:num_users], scores[:num_users])
+
+
+@functools.partial(jax.jit, static_argnames="k")
+def _best_products(users, items, rows, seen, k: int):
+    # Highest: accelerators would round the operands, and near ties would swap.
+    scores = jnp.matmul(users[rows], items.T, precision=lax.Precision.HIGHEST)
+    return top_k(scores, k, seen)
 
 
 def rank_catalogue(

@@ -15,6 +15,17 @@ from rfrec.evaluation.ranking import Lists
 NAMES = ("hr@1", "hr@5", "hr@10", "ndcg@5", "ndcg@10", "mrr")
 
 
+# What a report of a graph recommender tells, whose users have several relevant items.
+PAIR_NAMES = tuple(
+    f"{metric}@{k}"
+    for metric in ("recall", "ndcg", "precision", "map")
+    for k in (5, 10, 20, 50)
+)
+
+# User u's relevant items: `items[indptr[u] : indptr[u + 1]]`, ascending.
+Rows = tuple[Int[np.ndarray, " U1"], Int[np.ndarray, " E"]]
+
+
 def summarize(
     values: Mapping[str, Float[np.ndarray, " U"]],
     users: Mapping[str, Bool[np.ndarray, " U"]] | None = None,
@@ -107,3 +118,60 @@ def means(matches: metrics.Matches, names: tuple[str, ...] = NAMES) -> dict[str,
     """Averages metrics over the users that have a relevant item."""
     values = metrics.per_user(matches, names)
     return {name: float(np.nanmean(value)) for name, value in values.items()}
+
+
+def evaluate_pairs(
+    lists: Lists,
+    positives: Rows,
+    *,
+    counts: Int[np.ndarray, " N"],
+    names: tuple[str, ...] = PAIR_NAMES,
+    cutoff: int = 20,
+    share: float = 0.2,
+    cold_below: int | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Evaluates lists of users who may have many relevant items.
+
+    In a group of items only its members count as relevant, in lists that hold all
+    items; users without one are left out there.
+
+    Args:
+      lists: Of all users.
+      positives: Relevant items of each user.
+      counts: Occurrences of each item in training.
+      names: Of the metrics, as of `metrics.per_user`.
+      cutoff: Of coverage.
+      share: As of `groups.of_items`.
+      cold_below: As of `groups.of_items`.
+      resamples: Of the bootstrap.
+      seed: Of the bootstrap.
+
+    Returns:
+      `metrics`: for `all`, `cold`, `tail` and `head` the number of users and of their
+      relevant items, and for each metric mean, low and high; `groups`: number of items
+      and bounds; `coverage@k`.
+    """
+    split = groups.of_items(counts, share=share, cold_below=cold_below)
+    members = {"cold": split.cold, "tail": split.tail, "head": split.head}
+    chosen = {"all": positives}
+    chosen |= {n: metrics.restrict(*positives, items) for n, items in members.items()}
+    table: dict[str, dict[str, Any]] = {}
+    for group, (indptr, items) in chosen.items():
+        values = metrics.per_user(metrics.match_rows(lists.items, indptr, items), names)
+        told = significance.intervals(values, resamples=resamples, seed=seed)
+        users = int(np.sum(np.diff(indptr) > 0))
+        table[group] = {"users": users, "positives": len(items)}
+        for name, found in told.items():
+            row = {"mean": found.mean, "low": found.low, "high": found.high}
+            table[group][name] = row
+    return {
+        "metrics": table,
+        "groups": {
+            "items": {name: int(items.sum()) for name, items in members.items()},
+            "cold_most": split.cold_most,
+            "head_least": split.head_least,
+        },
+        f"coverage@{cutoff}": metrics.coverage(lists.items, len(counts), cutoff),
+    }

@@ -7,6 +7,7 @@ by scipy. What a system gains over another is judged on the differences by user,
 are far less scattered than the two systems' own values.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,26 @@ from rfrec.config import UserError
 
 # Values drawn at a time: bounds the memory.
 _DRAWN = 2**21
+
+
+class Paired(NamedTuple):
+    """How two systems differ over the same users.
+
+    Attributes:
+      mean: Of the differences; None without users.
+      low: Lower end of their bootstrap interval; None with fewer than two users.
+      high: Upper end.
+      users: That have a value in both.
+      p_t: Of the two-sided paired t-test; 1 where no user differs.
+      p_wilcoxon: Of the two-sided Wilcoxon signed-rank test; 1 where no user differs.
+    """
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    users: int
+    p_t: float | None
+    p_wilcoxon: float | None
 
 
 class Interval(NamedTuple):
@@ -68,6 +89,46 @@ def interval(
     return Interval(mean, float(found.low), float(found.high), len(values))
 
 
+def intervals(
+    values: Mapping[str, Float[np.ndarray, " U"]],
+    *,
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Returns what `interval` returns for several metrics, by the same draws of users.
+
+    How often each user is drawn is counted once for all of them, so that a resample
+    costs one row of a matrix product.
+
+    Args:
+      values: One for each user, by metric; NaN in all metrics or in none.
+      level: As of `interval`.
+      resamples: As of `interval`.
+      seed: As of `interval`.
+    """
+    table = np.stack(list(values.values()), axis=1).astype(np.float64)
+    known = ~np.isnan(table)
+    kept = known.all(axis=1)
+    number = int(kept.sum())
+    if number < 2 or not (known.any(axis=1) == kept).all():
+        settings = {"level": level, "resamples": resamples, "seed": seed}
+        return {name: interval(value, **settings) for name, value in values.items()}
+    table = table[kept]
+    rng = np.random.default_rng(seed)
+    means = np.empty((resamples, len(values)))
+    for i in range(resamples):
+        drawn = np.bincount(rng.integers(0, number, number), minlength=number)
+        means[i] = drawn @ table / number
+    ends = 50 * (1 - level), 50 * (1 + level)
+    low, high = np.percentile(means, ends, axis=0)
+    rows = zip(values, table.mean(axis=0), low, high, strict=True)
+    return {
+        name: Interval(float(mean), float(least), float(most), number)
+        for name, mean, least, most in rows
+    }
+
+
 def difference(
     ours: Float[np.ndarray, " U"],
     theirs: Float[np.ndarray, " V"],
@@ -96,3 +157,41 @@ def difference(
             " need the same users in the same order"
         )
     return interval(ours - theirs, level=level, resamples=resamples, seed=seed)
+
+
+def paired(
+    ours: Float[np.ndarray, " U"],
+    theirs: Float[np.ndarray, " V"],
+    *,
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Paired:
+    """Returns `difference` with two paired tests.
+
+    The t-test judges the mean (Student 1908); the signed-rank test does not mind how
+    differences are distributed, and leaves out users without one (Wilcoxon 1945).
+
+    Args:
+      ours: As of `difference`.
+      theirs: As of `difference`.
+      level: As of `interval`.
+      resamples: As of `interval`.
+      seed: As of `interval`.
+
+    Raises:
+      UserError: The numbers of users differ.
+    """
+    found = difference(ours, theirs, level=level, resamples=resamples, seed=seed)
+    if found.users < 2:
+        return Paired(*found, None, None)
+    gain = ours - theirs
+    gain = gain[~np.isnan(gain)]
+    moved = gain[gain != 0]
+    if not len(moved):
+        return Paired(*found, 1.0, 1.0)
+    error = float(gain.std(ddof=1)) / len(gain) ** 0.5
+    p_t = 0.0
+    if error > 0:
+        p_t = float(2 * stats.t.sf(abs(gain.mean()) / error, len(gain) - 1))
+    return Paired(*found, p_t, float(stats.wilcoxon(moved).pvalue))

@@ -4,10 +4,11 @@
 
 python -m rfrec.launch.bench --only=rqvae,sinkhorn,kmeans,repair --out=FILE --torch
 python -m rfrec.launch.bench --only=beam,t5,trie --out=FILE --torch
+python -m rfrec.launch.bench --only=gume,spmm,knn,flow --out=FILE --torch
 
-PyTorch's side of the tokenizer is written by definition, that of retrieval is Hugging
-Face's T5. Every row is measured in a process of its own, so that its peak of memory is
-its own.
+PyTorch's side of the tokenizer and of the graphs is written by definition, that of
+retrieval is Hugging Face's T5. Every row is measured in a process of its own, so that
+its peak of memory is its own.
 """
 
 import importlib.util
@@ -26,7 +27,10 @@ from rfrec import config as cfg
 from rfrec.config import UserError
 from rfrec.launch import bench_cases, bench_data, runner
 
-GROUPS = ("rqvae", "sinkhorn", "kmeans", "repair", "beam", "t5", "trie")
+GROUPS = (
+    *("rqvae", "sinkhorn", "kmeans", "repair", "beam", "t5", "trie"),
+    *("gume", "spmm", "knn", "flow"),
+)
 
 
 def rules(config: ConfigDict) -> cfg.Rules:
@@ -57,6 +61,7 @@ def rules(config: ConfigDict) -> cfg.Rules:
         "repair.conflicts": cfg.within(0, 1),
         "repair.repetitions": count,
         **_retrieval_rules(config),
+        **_graph_rules(config),
         **cfg.RF_RULES,
     }
 
@@ -81,6 +86,37 @@ def _retrieval_rules(config: ConfigDict) -> cfg.Rules:
         "trie.num_items": cfg.each(count),
         "trie.levels": cfg.each(count),
         "trie.exponent": cfg.at_least(0),
+    }
+
+
+def _graph_rules(config: ConfigDict) -> cfg.Rules:
+    count, gume = cfg.whole(1), config.gume
+    least = cfg.Rule(
+        lambda v: count.holds(v) and v >= gume.num_users,
+        "an integer, a pair or more for each user",
+    )
+    parts = [f"gume.{part}_pairs" for part in ("train", "valid", "test")]
+    few = cfg.Rule(
+        lambda v: least.holds(v) and 4 * v <= gume.num_users * gume.num_items,
+        f"{least.text}, and at most a quarter of what users and items allow",
+    )
+    neighbours = cfg.Rule(
+        lambda v: count.holds(v) and v <= gume.num_items,
+        "an integer of at least 1, no more than config.gume.num_items",
+    )
+    shapes = cfg.Rule(
+        lambda v: _numbers(2).holds(v) and v[0] >= config.knn.neighbours,
+        "vectors and width, no fewer vectors than config.knn.neighbours",
+    )
+    sections = ("gume", "spmm", "knn", "flow")
+    rules = {f"{name}.{key}": count for name in sections for key in config[name]}
+    return rules | {
+        **dict.fromkeys(parts, least),
+        "gume.train_pairs": few,
+        "gume.feature_widths": cfg.each(count, least=1),
+        "gume.neighbours": neighbours,
+        "spmm.widths": cfg.each(count),
+        "knn.shapes": cfg.each(shapes),
     }
 
 

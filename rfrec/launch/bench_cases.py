@@ -17,6 +17,9 @@ from ml_collections import ConfigDict
 
 from rfrec.launch import (
     bench_beam,
+    bench_flow,
+    bench_graph,
+    bench_gume,
     bench_t5,
     bench_tokenizer,
     bench_trie,
@@ -32,6 +35,10 @@ _MAKE = {
     "beam": bench_beam.decode,
     "t5": bench_t5.train,
     "trie": bench_trie.prepare,
+    "gume": bench_gume.prepare,
+    "spmm": bench_graph.multiply,
+    "knn": bench_graph.search,
+    "flow": bench_flow.prepare,
 }
 _ON_HOST = ("repair/", "trie/build")
 
@@ -78,7 +85,13 @@ class Row(NamedTuple):
 
 def build(config: ConfigDict) -> list[Case]:
     """Returns all cases of a config."""
-    settings = {**_tokenizer(config), **_retrieval(config), **_tries(config)}
+    settings = {
+        **_tokenizer(config),
+        **_retrieval(config),
+        **_tries(config),
+        **_graphs(config),
+        **_flows(config),
+    }
     return [
         Case(name, s, config.seed, s.get("repetitions", config.repetitions))
         for name, s in settings.items()
@@ -130,6 +143,40 @@ def _tries(config: ConfigDict) -> dict[str, dict[str, Any]]:
         | {"what": what, "num_items": items, "levels": levels}
         for what in ("build", "step_overhead")
         for name, (items, levels) in shapes.items()
+    }
+
+
+def _graphs(config: ConfigDict) -> dict[str, dict[str, Any]]:
+    """Names the cases at the size that is Amazon Baby's, and those of single parts."""
+    common = config.gume.to_dict()
+    train, evaluate = common | {"what": "train"}, common | {"what": "evaluate"}
+    frozen = train | {"freeze_features": True}
+    settings = {
+        "gume/train_step_baby": train,
+        # Of PyTorch as the public code trains: its features are not frozen.
+        "gume/train_step_baby_frozen": frozen,
+        "gume/train_step_baby_both_frozen": frozen | {"torch_freezes": True},
+        # Of PyTorch as the public code evaluates: it encodes anew for every batch.
+        "gume/evaluate_baby": evaluate,
+        "gume/evaluate_baby_encode_once": evaluate | {"torch_encodes_once": True},
+        "gume/epoch_baby": common | {"what": "epoch"},
+        "gume/build_graphs_baby": common | {"what": "build"},
+    }
+    product = common | config.spmm.to_dict()
+    for columns in config.spmm.widths:
+        settings[f"spmm/baby_{columns}"] = product | {"columns": columns}
+    for shape in config.knn.shapes:
+        settings[f"knn/{_times(shape)}"] = config.knn.to_dict() | {"shape": shape}
+    return settings
+
+
+def _flows(config: ConfigDict) -> dict[str, dict[str, Any]]:
+    common = config.gume.to_dict() | config.flow.to_dict()
+    solve = common | {"what": "solver"}
+    return {
+        "flow/one_step_overhead": common | {"what": "epoch"},
+        "flow/diffrax_over_scan": solve,
+        "flow/diffrax_over_scan_gradient": solve | {"gradient": True},
     }
 
 

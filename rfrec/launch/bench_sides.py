@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a benchmark's case is made of: two sides of the same work, and their memory."""
 
+import contextlib
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -86,3 +87,32 @@ def resident_bytes(field: str) -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     lines = status.read_text(encoding="ascii").splitlines()
     return next(int(li.split()[1]) * 1024 for li in lines if li.startswith(field))
+
+
+class Watched:
+    """A block on the host, and by how much its first run makes the process grow.
+
+    What PyTorch's side takes afterwards does not count.
+    """
+
+    def __init__(self, block: Block):
+        self._block, self._peak = block, None
+
+    def __call__(self) -> np.ndarray:
+        """Does the block."""
+        if self._peak is not None:
+            return self._block()
+        # The most so far may be from drawing the data: start over, where one may.
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        before = resident_bytes("VmRSS")
+        result = self._block()
+        self._peak = max(resident_bytes("VmHWM") - before, 0)
+        return result
+
+    def peak(self) -> int:
+        """Returns the growth in bytes; on an accelerator its own peak."""
+        assert self._peak is not None, "asked before the first run"
+        if jax.default_backend() == "cpu":
+            return self._peak
+        return peak(lambda: jax.jit(lambda: 0).lower().compile())

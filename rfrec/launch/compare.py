@@ -22,7 +22,15 @@ from ml_collections import ConfigDict
 
 from rfrec import config as cfg
 from rfrec.config import UserError
-from rfrec.launch import golden, golden_retrieval, golden_rqvae, runner
+from rfrec.launch import (
+    golden,
+    golden_gume,
+    golden_metrics,
+    golden_retrieval,
+    golden_rf,
+    golden_rqvae,
+    runner,
+)
 
 RULES: cfg.Rules = {
     "reference_numbers": cfg.Rule(bool, "a file"),
@@ -106,6 +114,12 @@ def check_arrays(arrays: golden.Arrays) -> list[golden.Check]:
             return golden_retrieval.check_t5(arrays)
         if golden_retrieval.is_ensemble(arrays):
             return golden_retrieval.check_ensemble(arrays)
+        if golden_gume.is_gume(arrays):
+            return golden_gume.check_gume(arrays)
+        if golden_metrics.is_metrics(arrays):
+            return golden_metrics.check_metrics(arrays)
+        if golden_rf.is_rf(arrays):
+            return golden_rf.check_rf(arrays)
     names = ", ".join(sorted(arrays)[:4]) or "none"
     raise UserError(f"no check reads its arrays ({names} ...)")
 

@@ -1,9 +1,10 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Draws a tokenizer's run: losses and collisions, use of the codes, t-SNE.
+"""Draws a run: of a tokenizer losses and collisions, use of the codes, t-SNE.
 
 In: a run's folder with `metrics.jsonl`, `codes.json` (or `codes.NAME.json` for each of
 several data sets) and `latents.npz`. Out: `plots/{curves,levels,codes,tsne}.png` there.
+That of a graph recommender is drawn by `plots_gume`.
 
 python -m rfrec.launch.plots --workdir=runs/ml100k
 """
@@ -21,7 +22,7 @@ from ml_collections import ConfigDict
 from rfrec import config as config_lib
 from rfrec.codes import table
 from rfrec.config import UserError
-from rfrec.launch import plotting, runner
+from rfrec.launch import plots_gume, plotting, runner, tsne
 from rfrec.train import writer
 
 _RULES: config_lib.Rules = {
@@ -29,6 +30,7 @@ _RULES: config_lib.Rules = {
     "tsne.max_items": config_lib.at_least(10),
     "tsne.perplexity": config_lib.above(0),
     "tsne.seed": config_lib.at_least(0),
+    "steps": config_lib.each(config_lib.whole(1), least=1),
     **config_lib.RF_RULES,
 }
 # t-SNE of a handful of points shows nothing.
@@ -136,49 +138,13 @@ def sample(latents: Latents, most: int, seed: int) -> Latents:
     return latents._replace(items=latents.items[rows], codes=latents.codes[rows])
 
 
-def embed_together(
-    points: Float[np.ndarray, "N D"],
-    codebook: Float[np.ndarray, "K D"],
-    *,
-    perplexity: float,
-    seed: int,
-) -> tuple[Float[np.ndarray, "N 2"], Float[np.ndarray, "K 2"]]:
-    """Lays points and a codebook out in one plane by t-SNE.
-
-    t-SNE gives no map for new points, so both have to be embedded at once.
-
-    Args:
-      points: residuals that enter a level.
-      codebook: the code vectors of that level.
-      perplexity: about how many neighbours a point has; lowered for few points.
-      seed: of the layout.
-
-    Returns:
-      The places of the points and of the codes.
-    """
-    from sklearn.manifold import TSNE
-    from threadpoolctl import threadpool_limits
-
-    stacked = np.concatenate([points, codebook]).astype(np.float32)
-    tsne = TSNE(
-        perplexity=min(perplexity, (len(stacked) - 1) / 3),
-        # A random start would show as clusters what only started together.
-        init="pca" if stacked.shape[1] > 1 else "random",
-        random_state=seed,
-    )
-    # On busy cores its threads wait for each other: one is 3 to 7 times faster there.
-    with threadpool_limits(1):
-        places = tsne.fit_transform(stacked)
-    return places[: len(points)], places[len(points) :]
-
-
 def _draw_tsne(path: Path, latents: Latents, config: ConfigDict) -> None:
     """Embeds every level of a sample and draws all of them in one picture."""
     drawn = sample(latents, config.tsne.max_items, config.tsne.seed)
     levels = []
     for level, points in enumerate(residuals(drawn)):
         logging.info("t-SNE of level %d: %d items", level + 1, len(points))
-        items, codes = embed_together(
+        items, codes = tsne.embed_together(
             points,
             drawn.codebooks[level],
             perplexity=config.tsne.perplexity,
@@ -199,6 +165,9 @@ def main(config: ConfigDict, workdir: Path) -> None:
         raise UserError(f"{workdir} does not exist: --workdir is the folder of a run")
     out = workdir / "plots"
     rows = read_rows(workdir / "metrics.jsonl")
+    if plots_gume.is_run(workdir):
+        plots_gume.draw(config, workdir, rows)
+        return
     latents = workdir / "latents.npz"
     # A shared quantizer of several data sets writes codes.NAME.json for each.
     indices = [*workdir.glob("codes.json"), *sorted(workdir.glob("codes.*.json"))]

@@ -18,14 +18,14 @@ from jaxtyping import Float, Int
 from rfrec import files
 from rfrec.config import UserError
 
-_BLUE, _ORANGE, _GREEN, _RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 # Black stands in for their yellow, which is lost on white.
-_PINK, _SKY, _BLACK = "#CC79A7", "#56B4E9", "#222222"
-_COLOURS = (_BLUE, _ORANGE, _GREEN, _RED, _PINK, _SKY, _BLACK)
+PINK, SKY, BLACK = "#CC79A7", "#56B4E9", "#222222"
+_COLOURS = (BLUE, ORANGE, GREEN, RED, PINK, SKY, BLACK)
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _LOSSES = ("loss", "reconstruction", "quantization")
 # Wider than this, a curve is read on a logarithmic axis.
-_LOG_RANGE = 20.0
+LOG_RANGE = 20.0
 _LABELLED_CODES = 24
 
 
@@ -57,7 +57,7 @@ def require_matplotlib() -> None:
         raise UserError("plots need matplotlib: pip install 'rfrec[plots]'") from error
 
 
-def _panels(count: int, *, width: float, height: float, most: int = 3):
+def panels(count: int, *, width: float, height: float, most: int = 3):
     """Makes a figure with `count` axes, at most so many in a row; sizes in inches."""
     from matplotlib.figure import Figure
 
@@ -78,7 +78,7 @@ def save(path: Path, figure: Any, dpi: int) -> None:
         figure.savefig(partial, format="png", dpi=dpi)
 
 
-def _series(
+def series(
     rows: Sequence[dict[str, Any]], split: str, name: str
 ) -> tuple[list[float], list[float]]:
     """Returns the epochs and values of one metric in one split."""
@@ -99,16 +99,16 @@ def draw_curves(rows: Sequence[dict[str, Any]]) -> Any:
     Returns:
       The figure.
     """
-    figure, (losses, collisions) = _panels(2, width=6.0, height=4.2)
+    figure, (losses, collisions) = panels(2, width=6.0, height=4.2)
     splits = sorted({row["split"] for row in rows}, key=lambda s: (s != "train", s))
     values = []
     for split in splits:
         values += _draw_losses(losses, rows, split)
-        x, y = _series(rows, split, "collision_rate")
+        x, y = series(rows, split, "collision_rate")
         if y:
-            collisions.plot(x, [100 * v for v in y], "o-", color=_RED, ms=4)
+            collisions.plot(x, [100 * v for v in y], "o-", color=RED, ms=4)
             _tell_last(collisions, x[-1], 100 * y[-1], f"{100 * y[-1]:.2f} %")
-    if values and min(values) > 0 and max(values) > _LOG_RANGE * min(values):
+    if values and min(values) > 0 and max(values) > LOG_RANGE * min(values):
         losses.set_yscale("log")
     losses.set(title="Losses", xlabel="epoch", ylabel="loss, mean over items")
     if values:
@@ -130,8 +130,8 @@ def _draw_losses(axis, rows: Sequence[dict[str, Any]], split: str) -> list[float
     """Draws the losses of one split; returns the values drawn."""
     values = []
     style = "-" if split == "train" else "--"
-    for name, colour in zip(_LOSSES, (_BLUE, _GREEN, _ORANGE), strict=True):
-        x, y = _series(rows, split, name)
+    for name, colour in zip(_LOSSES, (BLUE, GREEN, ORANGE), strict=True):
+        x, y = series(rows, split, name)
         if y:
             # A single point makes no line.
             marker = "" if split == "train" and len(y) > 1 else "o"
@@ -157,7 +157,7 @@ def draw_levels(rows: Sequence[dict[str, Any]]) -> Any:
     Returns:
       The figure.
     """
-    figure, (used, perplexity) = _panels(2, width=6.0, height=4.2)
+    figure, (used, perplexity) = panels(2, width=6.0, height=4.2)
     epochs = [row["epoch"] for row in rows]
     for level, last in enumerate(rows[-1]["levels"]):
         look = {
@@ -195,7 +195,7 @@ def draw_usage(codes: Int[np.ndarray, "N Q"], sizes: Sequence[int], source: str)
     Returns:
       The figure.
     """
-    figure, axes = _panels(codes.shape[1], width=4.6, height=3.4)
+    figure, axes = panels(codes.shape[1], width=4.6, height=3.4)
     for level, (axis, column) in enumerate(zip(axes, codes.T, strict=True)):
         size = int(column.max()) + 1
         if level < len(sizes):
@@ -203,9 +203,9 @@ def draw_usage(codes: Int[np.ndarray, "N Q"], sizes: Sequence[int], source: str)
         counts = np.bincount(column, minlength=size)
         share = counts[counts > 0] / len(column)
         perplexity = math.exp(-(share * np.log(share)).sum())
-        axis.bar(np.arange(size), counts, width=1.0, color=_SKY, linewidth=0)
+        axis.bar(np.arange(size), counts, width=1.0, color=SKY, linewidth=0)
         even = len(column) / size
-        axis.axhline(even, color=_RED, linestyle="--", linewidth=1.4)
+        axis.axhline(even, color=RED, linestyle="--", linewidth=1.4)
         axis.set(
             title=f"Level {level + 1}: {(counts > 0).sum()} of {size} codes used,"
             f"\nperplexity {perplexity:.1f}",
@@ -248,7 +248,7 @@ def draw_maps(levels: Sequence[LevelMap], num_items: int) -> Any:
     Returns:
       The figure.
     """
-    figure, axes = _panels(len(levels) + 1, width=5.2, height=5.2, most=2)
+    figure, axes = panels(len(levels) + 1, width=5.2, height=5.2, most=2)
     _draw_items(axes[0], levels[0])
     for level, (axis, placed) in enumerate(zip(axes[1:], levels, strict=True)):
         _draw_codebook(axis, placed, level)
@@ -289,12 +289,12 @@ def _draw_items(axis, placed: LevelMap) -> None:
 def _draw_codebook(axis, placed: LevelMap, level: int) -> None:
     used = placed.counts > 0
     entering = "items" if level == 0 else f"residuals after level {level}"
-    axis.scatter(*placed.items.T, s=5, color=_SKY, alpha=0.6, lw=0, label=entering)
+    axis.scatter(*placed.items.T, s=5, color=SKY, alpha=0.6, lw=0, label=entering)
     axis.scatter(
         *placed.codes[used].T,
         s=34,
         marker="X",
-        color=_RED,
+        color=RED,
         edgecolor="black",
         linewidth=0.5,
         label=f"used codes ({used.sum()})",

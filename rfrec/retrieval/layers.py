@@ -19,7 +19,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from rfrec.retrieval.dropout import dropout
+from rfrec.dropout import dropout
 from rfrec.train.matmul import matmul
 from rfrec.typing import PyTree
 

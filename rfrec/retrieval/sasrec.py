@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from rfrec.retrieval.dropout import dropout
+from rfrec.dropout import dropout
 
 _NEG = -1e9
 

@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, Shaped
 
-from rfrec.retrieval.dropout import dropout
+from rfrec.dropout import dropout
 from rfrec.retrieval.layers import NEG, Architecture, Memory, Stack
 from rfrec.typing import PyTree
 

@@ -21,8 +21,11 @@ class Optimizer:
       name: `adamw` decays weights apart from the gradient; with `adam`, `adagrad`
         and `sgd` the decay is added to the gradient, as in PyTorch.
       lr: Peak learning rate.
-      schedule: `constant`, or `cosine` from `lr` to `min_lr` at the last step.
+      schedule: `constant`; `cosine` from `lr` to `min_lr` at the last step; or
+        `staircase`, times `stair_factor` after every `stair` updates.
       min_lr: End of the cosine.
+      stair: Updates of one stair.
+      stair_factor: From one stair to the next.
       warmup_steps: Updates of linear growth from 0 to `lr`.
       warmup_share: The same as a share of all updates, rounded up; the larger counts.
       weight_decay: Coefficient of the decay.
@@ -35,8 +38,10 @@ class Optimizer:
 
     name: Literal["adamw", "adam", "adagrad", "sgd"] = "adamw"
     lr: float = 1e-3
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine", "staircase"] = "constant"
     min_lr: float = 0.0
+    stair: int = 1
+    stair_factor: float = 1.0
     warmup_steps: int = 0
     warmup_share: float = 0.0
     weight_decay: float = 0.0
@@ -54,12 +59,21 @@ def learning_rate(settings: Optimizer, total_updates: int) -> optax.Schedule:
     if settings.schedule == "cosine":
         alpha = settings.min_lr / settings.lr
         after = optax.cosine_decay_schedule(settings.lr, steps, alpha=alpha)
+    elif settings.schedule == "staircase":
+        after = _staircase(settings)
     else:
         after = optax.constant_schedule(settings.lr)
     if warmup_steps == 0:
         return after
     warmup = optax.linear_schedule(0.0, settings.lr, warmup_steps)
     return optax.join_schedules([warmup, after], [warmup_steps])
+
+
+def _staircase(settings: Optimizer) -> optax.Schedule:
+    """Falls by a constant factor a stair, without the drift of repeated products."""
+    return lambda count: (
+        settings.lr * settings.stair_factor ** (count // settings.stair)
+    )
 
 
 def _is_matrix(params: PyTree) -> PyTree:

@@ -165,6 +165,10 @@ class Engine:
             (n, shape[0], rows, *shape[2:]), self._sharding(AXIS), part
         )
 
+    def spread(self, tree: PyTree) -> PyTree:
+        """Spreads rows made in a compiled function over the devices; `jit` only."""
+        return jax.lax.with_sharding_constraint(tree, self._sharding(AXIS))
+
     def compile(
         self,
         fn: Callable[..., tuple[PyTree, PyTree]],

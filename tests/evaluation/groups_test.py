@@ -44,3 +44,17 @@ def test_a_share_out_of_range_is_refused(settings):
 def test_a_bound_that_makes_nothing_cold_is_refused():
     with pytest.raises(UserError, match="cold_below=0: must be at least 1"):
         groups.by_popularity(np.arange(3), COUNTS, cold_below=0)
+
+
+def test_items_are_cold_tail_or_head():
+    split = groups.of_items(COUNTS, share=0.2)
+    assert np.flatnonzero(split.cold).tolist() == [0, 1, 2]
+    assert np.flatnonzero(split.head).tolist() == [8, 9]
+    np.testing.assert_array_equal(split.tail, ~split.head)
+    assert (split.cold_most, split.head_least) == (1, 9)
+    assert groups.of_items(COUNTS, cold_below=1).cold.tolist() == [True] + [False] * 9
+
+
+def test_items_refuse_a_share_out_of_range():
+    with pytest.raises(UserError, match="above 0 and at most 0.5"):
+        groups.of_items(COUNTS, share=0.7)

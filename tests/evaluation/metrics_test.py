@@ -175,3 +175,33 @@ def test_code_distance_is_the_mean_share_of_differing_levels(monkeypatch):
             np.testing.assert_allclose(ours[user], np.mean(pairs))
         else:
             assert np.isnan(ours[user])
+
+
+def test_rows_of_many_relevant_items_match_as_padded_ones_do():
+    rng = np.random.default_rng(5)
+    ranked = np.stack([rng.permutation(40)[:12] for _ in range(50)])
+    ranked[:, -2:] = np.where(rng.random((50, 2)) < 0.5, -1, ranked[:, -2:])
+    rows = [np.sort(rng.permutation(45)[: rng.integers(0, 9)]) for _ in range(50)]
+    indptr = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
+    padded = np.full((50, 9), -1)
+    for user, row in enumerate(rows):
+        padded[user, : len(row)] = row
+    wanted = metrics.match(ranked, padded)
+    found = metrics.match_rows(ranked, indptr, np.concatenate(rows))
+    np.testing.assert_array_equal(found.hit, wanted.hit)
+    np.testing.assert_array_equal(found.relevant, wanted.relevant)
+
+
+def test_nobody_hits_without_relevant_items():
+    found = metrics.match_rows(np.array([[1, 0]]), np.array([0, 0]), np.zeros(0, int))
+    assert not found.hit.any()
+    assert np.isnan(metrics.recall(found, 2)).all()
+
+
+def test_a_group_of_items_keeps_its_members():
+    members = np.array([True, False, True, True])
+    indptr, items = metrics.restrict(
+        np.array([0, 2, 3, 3, 5]), np.array([0, 1, 1, 2, 3]), members
+    )
+    assert indptr.tolist() == [0, 1, 1, 1, 3]
+    assert items.tolist() == [0, 2, 3]

@@ -55,3 +55,24 @@ def test_histories_are_padded_to_a_power_of_two():
     np.testing.assert_array_equal(
         rows, [[8, -1, -1, -1], [5, 6, 7, -1], [-1, -1, -1, -1]]
     )
+
+
+@pytest.mark.parametrize("block", [5, 23, 64])
+def test_products_are_ranked_as_their_scores(block):
+    rng = np.random.default_rng(0)
+    users, items = (rng.normal(size=(n, 6)).astype(np.float32) for n in (23, 40))
+    seen = histories(23, 40)
+    wanted = ranking.rank_catalogue(
+        lambda rows: jnp.asarray((users @ items.T)[rows]), 23, k=7, seen=seen
+    )
+    found = ranking.rank_products(
+        jnp.asarray(users), jnp.asarray(items), k=7, block=block, seen=seen
+    )
+    np.testing.assert_array_equal(found.items, wanted.items)
+    np.testing.assert_allclose(found.scores, wanted.scores, rtol=1e-5)
+
+
+def test_equal_products_are_in_the_order_of_the_items():
+    items = np.array([1.0, 3.0, 1.0, 3.0, 0.0], np.float32)[:, None]
+    lists = ranking.rank_products(np.ones((3, 1), np.float32), items, k=5)
+    np.testing.assert_array_equal(lists.items, [[1, 3, 0, 2, 4]] * 3)

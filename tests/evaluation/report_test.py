@@ -53,3 +53,30 @@ def test_a_group_without_users_has_no_means():
 def test_means_leave_out_users_without_relevant_items():
     found = metrics.match(np.array([[1], [1], [1]]), np.array([1, 0, -1]))
     assert report.means(found, ("hr@1",)) == {"hr@1": 0.5}
+
+
+def test_a_report_of_many_relevant_items_has_groups_of_items():
+    found, _ = lists(num_users=40)
+    rng = np.random.default_rng(2)
+    rows = [np.sort(rng.permutation(30)[: rng.integers(0, 6)]) for _ in range(40)]
+    indptr = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
+    counts = np.arange(30)
+    table = report.evaluate_pairs(
+        found, (indptr, np.concatenate(rows)), counts=counts, resamples=30
+    )
+    json.dumps(table, allow_nan=False)
+    assert table["groups"]["items"] == {"cold": 6, "tail": 24, "head": 6}
+    assert set(table["metrics"]) == {"all", "cold", "tail", "head"}
+    # Recall@10 by hand, in all groups.
+    bounds = {"all": (0, 30), "cold": (0, 6), "tail": (0, 24), "head": (24, 30)}
+    for group, (low, high) in bounds.items():
+        values = []
+        for row, ranked in zip(rows, found.items, strict=True):
+            wanted = {i for i in row.tolist() if low <= i < high}
+            if wanted:
+                hits = len(wanted.intersection(ranked[:10].tolist()))
+                values.append(hits / len(wanted))
+        told = table["metrics"][group]
+        assert told["users"] == len(values)
+        np.testing.assert_allclose(told["recall@10"]["mean"], np.mean(values))
+    assert set(report.PAIR_NAMES) < set(table["metrics"]["all"])

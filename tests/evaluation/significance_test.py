@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from rfrec.config import UserError
 from rfrec.evaluation import significance
@@ -77,3 +78,48 @@ def test_seventeen_thousand_users_take_a_moment():
     start = time.process_time()
     significance.interval(values)
     assert time.process_time() - start < 5
+
+
+def test_several_intervals_are_those_of_each():
+    rng = np.random.default_rng(0)
+    values = {"a": rng.random(300), "b": rng.normal(size=300)}
+    for value in values.values():
+        value[::7] = np.nan
+    found = significance.intervals(values, resamples=200, seed=3)
+    for name, value in values.items():
+        wanted = significance.interval(value, resamples=200, seed=3)
+        np.testing.assert_allclose(np.array(found[name]), np.array(wanted), rtol=1e-9)
+
+
+def test_intervals_of_metrics_of_different_users_are_drawn_apart():
+    values = {"a": np.array([1.0, 2.0, np.nan]), "b": np.array([1.0, 2.0, 4.0])}
+    found = significance.intervals(values, resamples=50)
+    for name, value in values.items():
+        assert found[name] == significance.interval(value, resamples=50)
+
+
+def test_intervals_without_users_are_none():
+    found = significance.intervals({"a": np.full(4, np.nan)})
+    assert found == {"a": (None, None, None, 0)}
+
+
+def test_a_paired_test_gives_the_values_of_scipy():
+    rng = np.random.default_rng(1)
+    theirs = rng.random(80)
+    ours = theirs + np.where(rng.random(80) < 0.5, 0, rng.normal(0.1, 0.2, 80))
+    ours[3] = np.nan
+    found = significance.paired(ours, theirs)
+    kept = ~np.isnan(ours)
+    t = stats.ttest_rel(ours[kept], theirs[kept]).pvalue
+    moved = kept & (ours != theirs)
+    w = stats.wilcoxon(ours[moved], theirs[moved]).pvalue
+    np.testing.assert_allclose(np.array(found[4:]), (t, w))
+    assert found[:4] == significance.difference(ours, theirs)
+    assert found.users == 79
+
+
+def test_equal_systems_do_not_differ():
+    found = significance.paired(np.ones(9), np.ones(9))
+    assert found == (0.0, 0.0, 0.0, 9, 1.0, 1.0)
+    assert significance.paired(np.ones(9), np.zeros(9)).p_t == 0.0
+    assert significance.paired(np.ones(1), np.ones(1)).p_t is None

@@ -54,7 +54,8 @@ def _found(seed=0):
 def test_the_rows_have_the_promised_names():
     names = [case.name for case in bench_cases.build(_config(variant=""))]
     sizes = [f"1e{n}{levels}" for levels in ("", "_8") for n in range(4, 8)]
-    assert names[names.index("beam/t5_vocabulary") :] == [
+    begin, end = map(names.index, ("beam/t5_vocabulary", "gume/train_step_baby"))
+    assert names[begin:end] == [
         "beam/t5_vocabulary",
         "beam/compact",
         "beam/as_shipped",

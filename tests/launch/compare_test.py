@@ -9,6 +9,7 @@ import types
 import numpy as np
 import pytest
 
+from rfrec import config as cfg
 from rfrec.config import UserError
 from rfrec.launch import bench_torch, compare, golden
 
@@ -309,7 +310,7 @@ def test_a_missing_report_names_the_remedy(tmp_path):
 def test_main_needs_something_to_compare(monkeypatch):
     nothing = types.SimpleNamespace(golden=None, run=None)
     monkeypatch.setattr(compare.flags, "FLAGS", nothing)
-    config = compare.ConfigDict({"reference_numbers": "x", "rf": {"sampling_steps": 1}})
+    config = cfg.ConfigDict({"reference_numbers": "x", "rf": cfg.rf_section()})
     with pytest.raises(UserError, match="--golden=FOLDER .* or --run=FOLDER"):
         compare.main(config, None)
 

@@ -13,7 +13,7 @@ import pytest
 
 from rfrec.codes import table
 from rfrec.config import UserError
-from rfrec.launch import plots, plotting
+from rfrec.launch import plots, plotting, tsne
 
 SIZES = (6, 4)
 
@@ -208,8 +208,8 @@ def test_a_sample_keeps_rows_together_in_order_and_follows_the_seed():
 def test_tsne_lays_codes_among_their_items_and_follows_the_seed():
     latents = _latents()
     book = latents.codebooks[0]
-    items, codes = plots.embed_together(latents.items, book, perplexity=10.0, seed=0)
-    again = plots.embed_together(latents.items, book, perplexity=10.0, seed=0)
+    items, codes = tsne.embed_together(latents.items, book, perplexity=10.0, seed=0)
+    again = tsne.embed_together(latents.items, book, perplexity=10.0, seed=0)
     nearest = [int(((items - place) ** 2).sum(1).argmin()) for place in codes]
     np.testing.assert_array_equal(latents.codes[nearest, 0], np.arange(6))
     np.testing.assert_array_equal(items, again[0])

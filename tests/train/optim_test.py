@@ -136,3 +136,13 @@ def test_decay_may_leave_out_gains_and_biases(name):
     updates, _ = optimizer.update(grads, optimizer.init(params), params)
     np.testing.assert_allclose(updates["matrix"], -0.05)
     np.testing.assert_array_equal(updates["gain"], 0)
+
+
+def test_a_staircase_falls_once_a_stair():
+    settings = optim.Optimizer(
+        lr=0.5, schedule="staircase", stair=3, stair_factor=0.9, warmup_steps=0
+    )
+    rate = optim.learning_rate(settings, 10)
+    made = [float(rate(jnp.int32(step))) for step in range(8)]
+    wanted = [0.5] * 3 + [0.45] * 3 + [0.405] * 2
+    np.testing.assert_allclose(made, wanted, rtol=1e-6)

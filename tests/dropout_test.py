@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rfrec.retrieval.dropout import dropout, random_words
+from rfrec.dropout import dropout, random_words
 
 ROWS, SHAPE = 64, (40, 50)
 

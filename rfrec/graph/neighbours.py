@@ -1,0 +1,238 @@
+# Copyright 2026 The rfrec Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The items most similar to each item, by the cosine of their features.
+
+Never all pairs at once: a block of rows meets a block of columns. On a CPU each product
+serves both blocks, which halves the arithmetic; features stay where they are, on disk
+if they are memory-mapped. An accelerator compares a block of rows with all items.
+
+An item without a vector, a row of zeros, is similar to itself alone.
+"""
+
+import functools
+import hashlib
+import zipfile
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from jax import lax
+from jaxtyping import Float, Float32, Int32
+
+from rfrec import files
+from rfrec.config import UserError
+from rfrec.data import features
+
+BLOCK_ROWS = 2048
+# Columns whose k-th best is a row's first bar: few of the others pass it.
+_SAMPLE = 256
+# Of vectors; PyTorch's `normalize` has the same.
+_FLOOR = 1e-12
+# Part of the name of what is kept: change it with the meaning of the content.
+_VERSION = "1"
+
+_DAMAGED = (
+    *(OSError, EOFError, ValueError, KeyError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+
+
+class Neighbours(NamedTuple):
+    """The most similar items of each item, best first, equal ones by their number.
+
+    Attributes:
+      items: Their rows; an item is commonly its own first.
+      cosine: Their similarity.
+    """
+
+    items: Int32[np.ndarray, "I K"]
+    cosine: Float32[np.ndarray, "I K"]
+
+
+def find(
+    x: Float[np.ndarray, "I D"],
+    k: int,
+    *,
+    approximate: bool = False,
+    name: str = "features",
+    block_rows: int = BLOCK_ROWS,
+) -> Neighbours:
+    """Finds the k most similar items of each item.
+
+    Args:
+      x: Finite vectors, possibly a memory map.
+      k: From 1 to the number of items.
+      approximate: Take `lax.approx_max_k`, fast on accelerators, which misses a few.
+      name: Of the features, for errors.
+      block_rows: Rows of a block.
+
+    Raises:
+      UserError: There are fewer items than k.
+    """
+    if not 1 <= k <= len(x):
+        raise UserError(
+            f"{name}: {k} neighbours of {len(x)} items are impossible; set"
+            f" graph.neighbours from 1 to {len(x)}"
+        )
+    scale = _inverse_norms(x, block_rows)
+    if approximate or jax.default_backend() != "cpu":
+        found = _find_on_device(x, scale, k, approximate, block_rows)
+    else:
+        found = _find_on_host(x, scale, k, block_rows)
+    empty = np.flatnonzero(scale == 0)
+    found.items[empty] = empty[:, None]
+    found.cosine[empty] = np.arange(k) == 0
+    return found
+
+
+def _inverse_norms(x: np.ndarray, block_rows: int) -> Float32[np.ndarray, "I"]:
+    scale = np.zeros(len(x), np.float32)
+    for start in range(0, len(x), block_rows):
+        rows = features.as_float32(x[start : start + block_rows])
+        norm = np.sqrt(np.einsum("nd,nd->n", rows, rows))
+        np.divide(1, norm, out=scale[start : start + block_rows], where=norm > _FLOOR)
+    return scale
+
+
+def _find_on_host(
+    x: np.ndarray, scale: np.ndarray, k: int, block_rows: int
+) -> Neighbours:
+    """Compares blocks of rows with themselves and those behind them."""
+    count = len(x)
+    # Nothing is found yet: no item, worse than any.
+    items = np.full((count, k), count, np.int32)
+    cosine = np.full((count, k), -np.inf, np.float32)
+    starts = range(0, count, block_rows)
+    buffer = np.empty((min(block_rows, count),) * 2, np.float32)
+    for start in starts:
+        a = slice(start, min(start + block_rows, count))
+        left = features.as_float32(x[a]) * scale[a, None]
+        for other in starts[start // block_rows :]:
+            b = slice(other, min(other + block_rows, count))
+            # Contiguous, as BLAS writes in place.
+            part = buffer.ravel()[: len(left) * (b.stop - b.start)]
+            part = part.reshape(len(left), -1)
+            np.matmul(left, features.as_float32(x[b]).T, out=part)
+            part *= scale[b]
+            _merge(items[a], cosine[a], part, other)
+            if other != start:
+                _merge(items[b], cosine[b], part.T, start)
+    return Neighbours(items, cosine)
+
+
+def _merge(items: np.ndarray, cosine: np.ndarray, part: np.ndarray, first: int):
+    """Updates the best of some rows, in place, by further columns.
+
+    Args:
+      items: Best so far.
+      cosine: Of these.
+      part: Cosines with the columns.
+      first: Number of the first column.
+    """
+    rows, k = items.shape
+    bar = cosine[:, -1]
+    if np.isneginf(bar).any() and part.shape[1] >= k:
+        sample = part[:, : max(_SAMPLE, k)]
+        place = sample.shape[1] - k
+        bar = np.maximum(bar, np.partition(sample, place, axis=1)[:, place])
+    where = _at_least(part, bar)
+    row = np.concatenate([np.repeat(np.arange(rows), k), where[0]])
+    item = np.concatenate([items.ravel(), where[1].astype(np.int32) + first])
+    value = np.concatenate([cosine.ravel(), part[where]])
+    order = np.lexsort((item, -value, row))
+    counts = np.bincount(row, minlength=rows)
+    place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    best = order[place < k].reshape(rows, k)
+    items[:], cosine[:] = item[best], value[best]
+
+
+def _at_least(part: np.ndarray, bar: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns rows and columns of what reaches its row's bar, in memory's order."""
+    if part.flags.c_contiguous:
+        row, column = np.divmod(np.flatnonzero(part >= bar[:, None]), part.shape[1])
+    else:
+        column, row = np.divmod(np.flatnonzero(bar <= part.T), len(part))
+    return row, column
+
+
+def _find_on_device(
+    x: np.ndarray, scale: np.ndarray, k: int, approximate: bool, block_rows: int
+) -> Neighbours:
+    """Compares blocks of rows with all items."""
+    count, size = len(x), min(block_rows, len(x))
+    placed = jnp.asarray(features.as_float32(x))
+    unit = jax.jit(lambda x, s: x * s[:, None], donate_argnums=0)(placed, scale)
+    best = functools.partial(_best_of_block, k=k, size=size, approximate=approximate)
+    items, cosine = np.empty((count, k), np.int32), np.empty((count, k), np.float32)
+    # The last block reaches back, so that all have one size.
+    for start in [*range(0, count - size, size), count - size]:
+        rows = slice(start, start + size)
+        cosine[rows], items[rows] = jax.device_get(best(unit, start))
+    return Neighbours(items, cosine)
+
+
+@functools.partial(jax.jit, static_argnames=("k", "size", "approximate"))
+def _best_of_block(unit, start, *, k: int, size: int, approximate: bool):
+    rows = lax.dynamic_slice_in_dim(unit, start, size)
+    part = jnp.matmul(rows, unit.T, precision=lax.Precision.HIGHEST)
+    if approximate:
+        return lax.approx_max_k(part, k)
+    return tuple(lax.top_k(part, k))
+
+
+def cached(
+    folder: Path | None,
+    x: Float[np.ndarray, "I D"],
+    k: int,
+    *,
+    approximate: bool = False,
+    name: str = "features",
+) -> Neighbours:
+    """Reads what `find` found before, or finds and keeps it.
+
+    Args:
+      folder: Of the files, made if it is missing; None keeps nothing.
+      x: Finite vectors, possibly a memory map.
+      k: From 1 to the number of items.
+      approximate: As for `find`.
+      name: Of the features, for errors and the log.
+
+    Raises:
+      UserError: There are fewer items than k, or the folder cannot be written.
+    """
+    if folder is None:
+        return find(x, k, approximate=approximate, name=name)
+    settings = f"{features.fingerprint(x)} {k} {approximate} {_VERSION}"
+    path = folder / f"knn_{hashlib.sha256(settings.encode()).hexdigest()[:20]}.npz"
+    if path.exists():
+        try:
+            return _read(path, len(x), k)
+        except _DAMAGED as error:
+            reason = " ".join(str(error).split())[:120] or type(error).__name__
+            logging.warning(
+                "%s: neighbours by %s are damaged (%s): finding them again",
+                *(path, name, reason),
+            )
+    found = find(x, k, approximate=approximate, name=name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be made: {error.strerror}") from error
+    with files.replacing(path) as partial:
+        np.savez(partial, **found._asdict())
+    return found
+
+
+def _read(path: Path, count: int, k: int) -> Neighbours:
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        items, cosine = file["items"], file["cosine"]
+    shapes = items.shape == cosine.shape == (count, k)
+    if not shapes or items.dtype != np.int32 or cosine.dtype != np.float32:
+        raise ValueError("arrays of another shape or type")
+    if items.min() < 0 or items.max() >= count or not np.isfinite(cosine).all():
+        raise ValueError("values out of range")
+    return Neighbours(items, cosine)

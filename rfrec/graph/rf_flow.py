@@ -1,0 +1,338 @@
+# Copyright 2026 The rfrec Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The generator of a host that has users and items: rows, sides, teacher, state.
+
+A host's embeddings H of all nodes and its explicit features F flow in; generated rows
+of H and the loss of the flow come out. There is one generator for all nodes, or one for
+each side.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from rfrec.rf import average, generator, reflow, units
+from rfrec.rf.settings import Settings
+from rfrec.typing import PyTree
+
+# Rows generated at once where all are.
+_BLOCK = 8192
+# Which rows are held out never changes: errors of all runs are of the same rows.
+_HELDOUT_SEED = 0
+
+
+class Host(NamedTuple):
+    """Embeddings of all nodes, users first.
+
+    Attributes:
+      behaviour: H, to be generated.
+      explicit: F of each modality, from which it is.
+    """
+
+    behaviour: Float[Array, "N D"]
+    explicit: tuple[Float[Array, "N D"], ...]
+
+
+class Part(NamedTuple):
+    """Nodes of one generator.
+
+    Attributes:
+      name: Of the generator.
+      nodes: Their numbers.
+      place: Where they stand among the rows that were asked for.
+    """
+
+    name: str
+    nodes: Int[Array, " B"]
+    place: slice
+
+
+@dataclasses.dataclass(frozen=True)
+class Flow:
+    """The generators of a host; holds settings, no arrays.
+
+    Attributes:
+      settings: Of the generators.
+      num_users: Nodes 0 .. num_users - 1.
+      num_items: The nodes behind them.
+      width: Of H.
+      condition_width: Of F of all modalities.
+    """
+
+    settings: Settings
+    num_users: int
+    num_items: int
+    width: int
+    condition_width: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Returns the names of the generators."""
+        shared = self.settings.generators == "shared"
+        return ("shared",) if shared else ("users", "items")
+
+    @property
+    def has_sides(self) -> bool:
+        """Whether the generator is told the side of a row."""
+        return self.names == ("shared",) and self.settings.side_embedding
+
+    @property
+    def heard(self) -> Settings:
+        """The switches of training: of ratio 0, the host hears nothing of the flow."""
+        if self.settings.mix_ratio > 0:
+            return self.settings
+        return dataclasses.replace(
+            self.settings,
+            attach_target=False,
+            attach_conditions=False,
+            attach_generated=False,
+        )
+
+    def init(self, key: jax.Array) -> tuple[PyTree, PyTree]:
+        """Returns the parameters and the state of all generators."""
+        widths = self.width, self.condition_width
+        keys = dict(
+            zip(self.names, jax.random.split(key, len(self.names)), strict=True)
+        )
+        sides = 2 if self.has_sides else 0
+        params = {
+            name: generator.init_params(self.settings, *widths, key, sides=sides)
+            for name, key in keys.items()
+        }
+        state: dict[str, Any] = {
+            "moments": {name: units.start(*widths) for name in self.names},
+            "ema": average.start(self.settings.ema_decay, params),
+            "count": jnp.int32(0),
+        }
+        if self.settings.reflow != "none":
+            state["teacher"] = jax.tree.map(jnp.copy, params)
+        return params, state
+
+    def after_update(self, params: PyTree, state: PyTree) -> PyTree:
+        """Moves the average of the parameters."""
+        decay = self.settings.ema_decay
+        ema = average.advance(decay, state["ema"], params, state["count"])
+        return {**state, "ema": ema, "count": state["count"] + 1}
+
+    def heldout(self) -> np.ndarray:
+        """Returns which nodes never train the flow."""
+        draws = np.random.default_rng(_HELDOUT_SEED)
+        return draws.random(self.num_users + self.num_items) < (
+            self.settings.heldout_share
+        )
+
+    def draw_nodes(self, key: jax.Array) -> tuple[Int[Array, " B"], int]:
+        """Draws nodes for a step: as many of each side as it has of all.
+
+        Returns:
+          The nodes, users first, and the number of users.
+        """
+        users, items, count = self.num_users, self.num_items, self.settings.rows
+        first = min(max(round(count * users / (users + items)), 1), max(count - 1, 1))
+        keys = jax.random.split(key)
+        drawn = (
+            jax.random.randint(keys[0], (first,), 0, users),
+            jax.random.randint(keys[1], (count - first,), users, users + items),
+        )
+        return jnp.concatenate(drawn), first
+
+    def parts(self, nodes: Int[Array, " B"], users: int) -> list[Part]:
+        """Splits nodes among the generators.
+
+        Args:
+          nodes: Users first.
+          users: How many of them are users.
+        """
+        if self.names == ("shared",):
+            return [Part("shared", nodes, slice(None))]
+        places = slice(users), slice(users, None)
+        pairs = zip(self.names, places, strict=True)
+        return [Part(name, nodes[place], place) for name, place in pairs]
+
+    def side(self, nodes: Int[Array, " B"]) -> Int[Array, " B"] | None:
+        """Returns what the network is told of rows."""
+        if not self.has_sides:
+            return None
+        return (nodes >= self.num_users).astype(jnp.int32)
+
+    def condition(
+        self, explicit: Sequence[Float[Array, "N D"]], nodes: Int[Array, " B"]
+    ) -> Float[Array, "B C"]:
+        """Returns the explicit features of rows, with gradient if it is wanted."""
+        condition = generator.join([f[nodes] for f in explicit])
+        heard = self.heard.attach_conditions
+        return condition if heard else lax.stop_gradient(condition)
+
+    def prior(
+        self, explicit: Sequence[Float[Array, "N D"]], nodes: Int[Array, " B"]
+    ) -> Float[Array, "B D"] | None:
+        """Returns how explicit features of users differ from the mean user's.
+
+        Summed over modalities; items have none, zero rows.
+        """
+        if not self.settings.user_guidance_scale:
+            return None
+        total = lax.stop_gradient(sum(explicit, jnp.float32(0)))
+        mean = jnp.mean(total[: self.num_users], axis=0)[None]
+        return jnp.where((nodes < self.num_users)[:, None], total[nodes] - mean, 0.0)
+
+    def generate(
+        self,
+        params: PyTree,
+        state: PyTree,
+        explicit: Sequence[Float[Array, "N D"]],
+        part: Part,
+        key: jax.Array,
+    ) -> Float[Array, "B D"]:
+        """Returns generated rows of H, of the parameters as given."""
+        return generator.generate(
+            self.settings,
+            params[part.name],
+            state["moments"][part.name],
+            self.condition(explicit, part.nodes),
+            key,
+            side=self.side(part.nodes),
+            prior=self.prior(explicit, part.nodes),
+        )
+
+    def generate_rows(
+        self,
+        params: PyTree,
+        state: PyTree,
+        explicit: Sequence[Float[Array, "N D"]],
+        parts: Sequence[Part],
+        key: jax.Array,
+    ) -> Float[Array, "B D"]:
+        """Returns generated rows of H, one part behind the other."""
+        made = [
+            self.generate(params, state, explicit, part, jax.random.fold_in(key, i))
+            for i, part in enumerate(parts)
+        ]
+        return jnp.concatenate(made)
+
+    def generate_all(
+        self,
+        params: PyTree,
+        state: PyTree,
+        explicit: Sequence[Float[Array, "N D"]],
+        key: jax.Array,
+    ) -> Float[Array, "N D"]:
+        """Returns H of all nodes, generated in blocks by the averaged parameters."""
+        weights = average.choose(self.settings.ema_decay, state["ema"], params)
+        sides = []
+        for name, first, count in (
+            (self.names[0], 0, self.num_users),
+            (self.names[-1], self.num_users, self.num_items),
+        ):
+            size = min(_BLOCK, count)
+
+            def block(start, name=name, last=first + count - 1, size=size):
+                # Behind the last node it is repeated, and cut off below.
+                nodes = jnp.minimum(start + jnp.arange(size), last)
+                part = Part(name, nodes, slice(None))
+                drawn = jax.random.fold_in(key, start)
+                return self.generate(weights, state, explicit, part, drawn)
+
+            starts = first + size * jnp.arange(-(-count // size))
+            made = lax.map(block, starts)
+            sides.append(made.reshape(-1, self.width)[:count])
+        return jnp.concatenate(sides)
+
+    def loss(
+        self,
+        params: PyTree,
+        state: PyTree,
+        host: Host,
+        parts: Sequence[Part],
+        weights: Float[Array, " B"],
+        generated: Float[Array, "B D"] | None,
+        key: jax.Array,
+        epoch: jax.Array,
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]], PyTree]:
+        """Returns the mean loss of the generators, its terms, and their new state.
+
+        Args:
+          params: Of the generators.
+          state: Of them.
+          host: Of all nodes.
+          parts: Rows that train.
+          weights: Of these rows, held out ones among them.
+          generated: These rows generated with gradient; None if they were not.
+          key: Of the step.
+          epoch: Of the run.
+        """
+        weights = jnp.where(
+            jnp.asarray(self.heldout())[jnp.concatenate([p.nodes for p in parts])],
+            0.0,
+            weights,
+        )
+        moments, found = {}, []
+        teacher = self._teacher(params, state, epoch)
+        for i, part in enumerate(parts):
+            target = host.behaviour[part.nodes]
+            condition = self.condition(host.explicit, part.nodes)
+            counted, side = weights[part.place], self.side(part.nodes)
+            moments[part.name] = units.observe(
+                self.settings, state["moments"][part.name], target, condition, counted
+            )
+            keys = jax.random.split(jax.random.fold_in(key, i))
+            total, terms = generator.loss(
+                self.heard,
+                params[part.name],
+                moments[part.name],
+                target,
+                condition,
+                keys[0],
+                prior=self.prior(host.explicit, part.nodes),
+                side=side,
+                weights=counted,
+                generated=None if generated is None else generated[part.place],
+                line=self._line(
+                    teacher, part, moments[part.name], target, condition, keys[1], epoch
+                ),
+            )
+            found.append((total, {k: terms[k] for k in ("rf_loss", "cl_loss")}))
+        total, terms = jax.tree.map(lambda *a: sum(a) / len(a), *found)
+        return total, terms, {**state, "moments": moments, **teacher}
+
+    def _teacher(self, params: PyTree, state: PyTree, epoch: jax.Array) -> PyTree:
+        """Returns the average until it is frozen, and from then on what it was."""
+        if self.settings.reflow == "none":
+            return {}
+        now = average.choose(self.settings.ema_decay, state["ema"], params)
+        frozen = epoch >= self.settings.reflow_epoch
+        return {
+            "teacher": jax.tree.map(
+                lambda old, new: jnp.where(frozen, old, lax.stop_gradient(new)),
+                state["teacher"],
+                now,
+            )
+        }
+
+    def _line(self, teacher, part, moments, target, condition, key, epoch):
+        """Returns what a step of reflow learns between; None if there is none."""
+        settings = self.settings
+        if settings.reflow == "none":
+            return None
+        keys = jax.random.split(key)
+        fresh = units.draw_line(settings, moments, lax.stop_gradient(target), keys[0])
+
+        def taught() -> units.Line:
+            end = reflow.transport(
+                settings,
+                teacher["teacher"][part.name],
+                moments,
+                fresh.start,
+                lax.stop_gradient(condition),
+                side=self.side(part.nodes),
+            )
+            times = reflow.draw_times(settings, settings.reflow, keys[1], len(end))
+            return units.Line(fresh.start, end, times)
+
+        return lax.cond(epoch >= settings.reflow_epoch, taught, lambda: fresh)

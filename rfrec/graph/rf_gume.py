@@ -1,0 +1,181 @@
+# Copyright 2026 The rfrec Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""GUME with a generator of its behaviour embeddings H, as a `Model`.
+
+A rectified flow learns H from the explicit features F of all modalities. Its rows are
+mixed with H, or take its place: while the host trains, those that a batch reads; when
+it ranks, all of them, generated once from a fixed key. Where the training ratio is 0
+the host is GUME, bit for bit, and the flow only watches.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from jaxtyping import Array, Float
+
+from rfrec.data.triplets import Triplets
+from rfrec.graph import gume, gume_model, rf_quality
+from rfrec.graph import loss as losses
+from rfrec.graph.gume_model import Constants
+from rfrec.graph.model import HOST, RF, Encoded, Model
+from rfrec.graph.rf_flow import Flow, Host
+from rfrec.rf import generator
+from rfrec.rf.settings import Settings
+from rfrec.typing import PyTree
+
+# Where the flow stands among the parameters, and in the model's state.
+FLOW = "rf"
+# Of the flow's random keys, apart from the host's.
+_KEY = 0x5F10
+
+
+def make_flow(arch: gume.Architecture, settings: Settings) -> Flow:
+    """Returns the generators of a GUME."""
+    return Flow(
+        settings,
+        num_users=arch.num_users,
+        num_items=arch.num_items,
+        width=arch.width,
+        condition_width=arch.width * len(arch.modalities),
+    )
+
+
+def optimizer(
+    settings: Settings, host: optax.GradientTransformation, model: Model
+) -> optax.GradientTransformation:
+    """Returns the host's optimiser, with the generator's own for its parameters."""
+    rules = {HOST: host, RF: generator.optimizer(settings)}
+    return optax.multi_transform(rules, model.labels)
+
+
+def rf_gume_model(
+    arch: gume.Architecture,
+    weights: losses.Weights,
+    features: Sequence[Float[np.ndarray, "I _"]],
+    settings: Settings,
+) -> Model:
+    """Makes a GUME with a generator.
+
+    Its `encode` takes a `ratio` of mixing in place of the settings'.
+
+    Args:
+      arch: Shape of the GUME.
+      weights: Of its losses.
+      features: Where their tables start if they are trained.
+      settings: Of the generator.
+    """
+    host, flow = (
+        gume_model.gume_model(arch, weights, features),
+        make_flow(arch, settings),
+    )
+
+    def init(key: jax.Array) -> tuple[PyTree, PyTree]:
+        params, state = host.init(key)
+        flow_params, flow_state = flow.init(jax.random.fold_in(key, _KEY))
+        return {**params, FLOW: flow_params}, {**state, FLOW: flow_state}
+
+    def loss(
+        params: PyTree,
+        model_state: PyTree,
+        constants: Constants,
+        batch: Triplets,
+        key: jax.Array,
+        epoch: jax.Array,
+    ):
+        found = gume.propagate(arch, params, constants.graphs, constants.features)
+        chosen = gume.nodes(arch, batch.users, batch.positives, batch.negatives)
+        parts = flow.parts(chosen, len(batch.users))
+        keys = jax.random.split(jax.random.fold_in(key, _KEY), 3)
+        generated, mixed = None, None
+        if settings.mix_ratio > 0:
+            generated = flow.generate_rows(
+                params[FLOW], model_state[FLOW], found.explicit, parts, keys[0]
+            )
+            seen = generated if settings.attach_generated else _constant(generated)
+            mixed = generator.mix(
+                settings, found.behaviour[chosen], seen, training=True, epoch=epoch
+            )
+        rows = gume.rows(arch, params, found, chosen, mixed)
+        noise = losses.draw_noise(key, len(batch.users), arch.width)
+        total, terms = losses.total(weights, rows, found, noise, batch.weights)
+        counted = jnp.tile(batch.weights, 3)
+        if settings.rows:
+            parts, generated = flow.parts(*flow.draw_nodes(keys[1])), None
+            counted = jnp.ones(settings.rows)
+        added, told, state = flow.loss(
+            params[FLOW],
+            model_state[FLOW],
+            Host(found.behaviour, found.explicit),
+            parts,
+            counted,
+            generated,
+            keys[2],
+            epoch,
+        )
+        return total + added, (terms | told, {**model_state, FLOW: state})
+
+    def encode(
+        params: PyTree,
+        model_state: PyTree,
+        constants: Constants,
+        epoch: jax.Array,
+        ratio: float | Float[Array, ""] | None = None,
+    ) -> Encoded:
+        if ratio is None and settings.inference_choices:
+            ratio = settings.inference_choices[0]
+        target, explicit = propagate(arch, params, constants)
+        generated = flow.generate_all(
+            params[FLOW], model_state[FLOW], explicit, jax.random.key(_KEY)
+        )
+        mixed = generator.mix(
+            settings, target, generated, training=False, epoch=epoch, ratio=ratio
+        )
+        z = gume.integrate(arch, params, mixed, explicit).embeddings
+        numbers = rf_quality.compare(generated, target, arch.num_users, flow.heldout())
+        return Encoded(z[: arch.num_users], z[arch.num_users :], numbers)
+
+    def after_update(params: PyTree, model_state: PyTree) -> PyTree:
+        state = flow.after_update(params[FLOW], model_state[FLOW])
+        return {**model_state, FLOW: state}
+
+    def labels(params: PyTree) -> PyTree:
+        own = HOST if settings.optimizer == "host" else RF
+        return {
+            name: jax.tree.map(lambda _, name=name: own if name == FLOW else HOST, part)
+            for name, part in params.items()
+        }
+
+    ratios = tuple({"ratio": ratio} for ratio in settings.inference_choices)
+    return Model(init, loss, encode, after_update, labels, ratios)
+
+
+def _constant(x: Float[Array, "B D"]) -> Float[Array, "B D"]:
+    return lax.stop_gradient(x)
+
+
+def propagate(arch: gume.Architecture, params: PyTree, constants: Constants) -> Host:
+    """Returns H and F of all nodes."""
+    found = gume.propagate(
+        arch, params, constants.graphs, constants.features, interest=False
+    )
+    return Host(found.behaviour, found.explicit)
+
+
+def generated_and_target(
+    arch: gume.Architecture,
+    settings: Settings,
+    params: PyTree,
+    model_state: PyTree,
+    constants: Constants,
+) -> tuple[Float[Array, "N D"], Float[Array, "N D"]]:
+    """Returns generated embeddings of all nodes beside H, for plots and studies."""
+    target, explicit = propagate(arch, params, constants)
+    flow = make_flow(arch, settings)
+    generated = flow.generate_all(
+        params[FLOW], model_state[FLOW], explicit, jax.random.key(_KEY)
+    )
+    return generated, target

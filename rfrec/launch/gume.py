@@ -1,0 +1,156 @@
+# Copyright 2026 The rfrec Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Trains GUME, with or without the rectified flow, or a floor; ranks the test items.
+
+python -m rfrec.launch.gume --config=configs/gume.py:ml100k --workdir=runs/ml100k
+python -m rfrec.launch.gume --config=configs/gume.py:ml100k --workdir=runs/ml100k_rf \
+  --config.rf.use_rf=true --seeds=5 --against=runs/ml100k
+"""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags, logging
+from ml_collections import ConfigDict
+
+from rfrec.config import UserError
+from rfrec.graph import training
+from rfrec.launch import gume_report, gume_seeds, gume_settings, runner
+from rfrec.train import loop
+from rfrec.train.checkpoint import Checkpoints
+from rfrec.train.state import TrainState
+from rfrec.train.writer import Writer
+
+
+def main(
+    config: ConfigDict, workdir: Path, seeds: int = 1, against: Path | None = None
+) -> None:
+    """Runs a config to the end, from where it stands in `workdir`.
+
+    Args:
+      config: Of the run; its seed is the first.
+      workdir: Of the run; of several seeds, each has the folder `seed_N` in it.
+      seeds: Number of runs, which differ in their seed alone.
+      against: Folder of finished runs to compare with.
+
+    Raises:
+      UserError: Names what is wrong.
+    """
+    gume_settings.check(config)
+    if seeds < 1:
+        raise UserError(f"--seeds={seeds}: must be at least 1")
+    if against is not None:
+        gume_seeds.read(against)
+    data = gume_settings.load(config)
+    # Before a folder is made, so that a refused config leaves nothing behind.
+    run = training.Run(gume_settings.make_trainer(config, data))
+    split = data.split
+    logging.info(
+        "%d users, %d items, %d training pairs on %d %s device(s)",
+        *(split.num_users, split.num_items, len(split.train.items)),
+        *(jax.device_count(), jax.default_backend()),
+    )
+    for number in range(seeds):
+        one = copy.deepcopy(config)
+        one.seed = config.seed + number
+        folder = workdir if seeds == 1 else workdir / f"seed_{one.seed}"
+        run_one(one, run, folder)
+    if jax.process_index() == 0 and (seeds > 1 or against is not None):
+        gume_seeds.write(workdir, against=against, resamples=config.eval.resamples)
+
+
+def run_one(config: ConfigDict, run: training.Run, workdir: Path) -> None:
+    """Trains and evaluates one seed."""
+    runner.open_workdir(workdir, config)
+    template = run.trainer.init(config.seed)
+    checkpoints = Checkpoints(workdir, highest=(training.CRITERION,))
+    try:
+        progress = train(run, template, workdir, checkpoints)
+        step = checkpoints.best(training.CRITERION)
+        assert step is not None, "evaluated before anything was stored"
+        state = checkpoints.restore(step, template).state
+    finally:
+        checkpoints.close()
+    state = run.trainer.engine.replicate(state)
+    choice = run.choose(state)
+    encoded = run.encode(state, choice.arguments)
+    lists = run.rank(encoded)
+    if jax.process_index() == 0:
+        told = describe(run.trainer, template, progress, step)
+        told["choice"] = {**choice.arguments, "tried": choice.tried}
+        told["numbers"] = {k: float(v) for k, v in encoded.numbers.items()}
+        gume_report.write(config, run, workdir, lists, told)
+
+
+def describe(
+    trainer: training.Trainer,
+    template: TrainState,
+    progress: loop.Progress,
+    step: int,
+) -> dict[str, Any]:
+    """Returns what a report tells of a training."""
+    size = trainer.schedule.steps_per_epoch
+    return {
+        "seconds": progress.seconds,
+        "steps": progress.step,
+        "best_step": step,
+        "epochs": progress.step / size,
+        "best_epoch": step / size,
+        "seconds_per_epoch": progress.seconds * size / progress.step,
+        "parameters": sum(np.size(a) for a in jax.tree.leaves(template.params)),
+    }
+
+
+def train(
+    run: training.Run, state: TrainState, workdir: Path, checkpoints: Checkpoints
+) -> loop.Progress:
+    """Trains, or goes on, to the end; returns where it ended.
+
+    Args:
+      run: To train.
+      state: Before the first step, on the host.
+      workdir: Of the run.
+      checkpoints: In it.
+    """
+    trainer = run.trainer
+    notes = {"data": trainer.split.fingerprint}
+    state, progress = loop.resume(state, checkpoints, notes, what="pairs")
+    writer = None
+    if jax.process_index() == 0:
+        writer = Writer(workdir, resume_step=progress.step)
+    try:
+        loop.fit(
+            trainer.engine.replicate(state),
+            run.program(),
+            trainer.schedule,
+            engine=trainer.engine,
+            checkpoints=checkpoints,
+            writer=writer,
+            progress=progress,
+            notes=notes,
+        )
+    finally:
+        if writer is not None:
+            writer.close()
+    return progress
+
+
+def _define_flags() -> None:
+    flags.DEFINE_integer("seeds", 1, "Runs, each with its own seed and folder.")
+    flags.DEFINE_string("against", None, "Folder of finished runs to compare with.")
+
+
+def _against() -> Path | None:
+    given = flags.FLAGS.against
+    return Path(given).expanduser() if given else None
+
+
+if __name__ == "__main__":
+    _define_flags()
+    runner.run(
+        lambda config, workdir: main(config, workdir, flags.FLAGS.seeds, _against()),
+        config=runner.default_config("gume"),
+    )

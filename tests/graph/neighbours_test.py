@@ -1,0 +1,136 @@
+# Copyright 2026 The rfrec Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Nearest items in blocks, against all pairs at once."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from rfrec.config import UserError
+from rfrec.graph import neighbours
+
+
+def vectors(count=150, width=8, seed=0, dtype=np.float32):
+    x = np.random.default_rng(seed).normal(size=(count, width))
+    return (x * 3).astype(dtype)
+
+
+def all_pairs(x, k):
+    """Sorts whole rows in float64: by cosine, then by number."""
+    x = x.astype(np.float64)
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    cosine = unit @ unit.T
+    items = np.stack([np.lexsort((np.arange(len(x)), -row))[:k] for row in cosine])
+    return items, np.take_along_axis(cosine, items, axis=1)
+
+
+@pytest.mark.parametrize("block_rows", [7, 64, 149, 150, 1000])
+@pytest.mark.parametrize("k", [1, 10])
+def test_blocks_find_what_all_pairs_show(block_rows, k):
+    x = vectors()
+    found = neighbours.find(x, k, block_rows=block_rows)
+    items, cosine = all_pairs(x, k)
+    np.testing.assert_array_equal(found.items, items)
+    np.testing.assert_allclose(found.cosine, cosine, atol=1e-6)
+
+
+@pytest.mark.parametrize("approximate", [False, True])
+@pytest.mark.parametrize("block_rows", [64, 1000])
+def test_the_way_of_accelerators_finds_the_same(monkeypatch, approximate, block_rows):
+    monkeypatch.setattr(neighbours.jax, "default_backend", lambda: "gpu")
+    x = vectors()
+    found = neighbours.find(x, 10, approximate=approximate, block_rows=block_rows)
+    items, cosine = all_pairs(x, 10)
+    # On a CPU the approximation is exact.
+    np.testing.assert_array_equal(found.items, items)
+    np.testing.assert_allclose(found.cosine, cosine, atol=1e-6)
+
+
+def test_more_neighbours_than_the_sampled_columns():
+    x = vectors(count=400)
+    found = neighbours.find(x, 300, block_rows=128)
+    np.testing.assert_array_equal(np.sort(found.items), np.sort(all_pairs(x, 300)[0]))
+
+
+def test_equal_vectors_come_by_their_number():
+    # Of whole numbers, so that all products are exact.
+    x = np.zeros((40, 4), np.float32)
+    x[np.arange(40), np.arange(40) % 4] = 2
+    found = neighbours.find(x, 6, block_rows=9)
+    for item in range(40):
+        wanted = np.arange(6) * 4 + item % 4
+        np.testing.assert_array_equal(found.items[item], wanted)
+    np.testing.assert_array_equal(found.cosine, 1)
+
+
+def test_an_item_without_a_vector_is_alone():
+    x = vectors()
+    x[[4, 90]] = 0
+    found = neighbours.find(x, 5, block_rows=32)
+    np.testing.assert_array_equal(found.items[[4, 90]], [[4] * 5, [90] * 5])
+    np.testing.assert_array_equal(found.cosine[[4, 90]], [[1, 0, 0, 0, 0]] * 2)
+    others = np.delete(np.arange(150), [4, 90])
+    items, _ = all_pairs(x[others], 5)
+    np.testing.assert_array_equal(found.items[others], others[items])
+
+
+def test_reads_half_precision_from_a_file(tmp_path):
+    x = vectors(dtype=np.float16)
+    np.save(tmp_path / "x.npy", x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    found = neighbours.find(mapped, 4, block_rows=50)
+    np.testing.assert_array_equal(found.items, all_pairs(x, 4)[0])
+
+
+def test_never_holds_all_pairs():
+    x = vectors(count=3000, width=4)
+    tracemalloc.start()
+    neighbours.find(x, 10, block_rows=128)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3000 * 3000 * 4 / 8
+
+
+def test_refuses_more_neighbours_than_items():
+    with pytest.raises(UserError, match="text: 11 neighbours of 10 items"):
+        neighbours.find(vectors(count=10), 11, name="text")
+
+
+def test_what_was_found_is_kept_by_features_and_settings(tmp_path, monkeypatch):
+    x, folder = vectors(), tmp_path / "graphs"
+    found = neighbours.cached(folder, x, 5)
+    assert len(list(folder.iterdir())) == 1
+    changed = x.copy()
+    changed[3, 2] += 1
+    neighbours.cached(folder, changed, 5)
+    neighbours.cached(folder, x, 6)
+    assert len(list(folder.iterdir())) == 3
+    monkeypatch.setattr(neighbours, "find", None)
+    again = neighbours.cached(folder, x, 5)
+    np.testing.assert_array_equal(again.items, found.items)
+    np.testing.assert_array_equal(again.cosine, found.cosine)
+
+
+@pytest.mark.parametrize("damage", ["cut", "other", "beyond"])
+def test_a_damaged_file_is_made_again(tmp_path, damage, caplog):
+    x = vectors()
+    found = neighbours.cached(tmp_path, x, 5)
+    (path,) = tmp_path.iterdir()
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-300])
+    elif damage == "other":
+        np.savez(path, items=found.items)
+    else:
+        np.savez(path, items=found.items + 100, cosine=found.cosine)
+    with caplog.at_level("WARNING"):
+        again = neighbours.cached(tmp_path, x, 5, name="text")
+    assert "text" in caplog.text
+    np.testing.assert_array_equal(again.items, found.items)
+    np.testing.assert_array_equal(neighbours._read(path, 150, 5).items, found.items)
+
+
+def test_refuses_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file"):
+        neighbours.cached(tmp_path / "file", vectors(), 5)

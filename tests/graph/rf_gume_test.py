@@ -1,0 +1,376 @@
+# Copyright 2026 The rfrec Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""GUME with a flow: what the host hears of it, rows, sides, teacher, quality.
+
+Run as a script it trains on all devices and writes an .npz.
+"""
+
+import dataclasses
+import functools
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from rfrec.data import triplets
+from rfrec.graph import adjacency, gume, gume_model, loss, rf_flow, rf_gume, rf_quality
+from rfrec.graph.model import HOST, RF
+from rfrec.rf import settings as switches
+from rfrec.train import partition
+
+USERS, ITEMS, ROWS, WIDTH = 24, 18, 16, 8
+WIDTHS = {"text": 6, "image": 5}
+TINY = {"hidden_dim": 16, "n_layers": 1, "sampling_steps": 2}
+
+
+def make_settings(preset, **overrides):
+    if preset == "improved":
+        overrides = {"rows": 32, "negatives": 8} | overrides
+    return switches.resolve(preset, TINY | overrides)
+
+
+@functools.cache
+def parts():
+    rng = np.random.default_rng(0)
+    features = {m: rng.normal(size=(ITEMS, w)).astype("f4") for m, w in WIDTHS.items()}
+    rows = [np.sort(rng.choice(ITEMS, 4, replace=False)) for _ in range(USERS)]
+    indptr, items = np.arange(USERS + 1) * 4, np.concatenate(rows)
+    arch = gume.Architecture(USERS, ITEMS, tuple(WIDTHS), tuple(WIDTHS.values()), WIDTH)
+    matrices = adjacency.build(indptr, items, features, adjacency.Settings(4))
+    given = tuple(features.values())
+    weights = loss.Weights(batch_size=ROWS)
+    constants = gume_model.constants(arch, adjacency.place(matrices), given)
+    return arch, weights, given, constants
+
+
+def make_model(settings=None):
+    arch, weights, given, _ = parts()
+    if settings is None:
+        return gume_model.gume_model(arch, weights, given)
+    return rf_gume.rf_gume_model(arch, weights, given, settings)
+
+
+def make_batch(key, filled=0):
+    users, positives, negatives = (
+        jax.random.randint(k, (ROWS,), 0, n)
+        for k, n in zip(jax.random.split(key, 3), (USERS, ITEMS, ITEMS), strict=True)
+    )
+    weights = (jnp.arange(ROWS) < ROWS - filled).astype(jnp.float32)
+    return triplets.Triplets(users, positives, negatives, weights)
+
+
+def train(settings=None, steps=6, per_epoch=2, rate=0.05):
+    """Trains in one compiled call; returns parameters, state and the last terms."""
+    model, constants = make_model(settings), parts()[3]
+    params, state = model.init(jax.random.key(0))
+    rule = optax.adam(rate)
+    if settings is not None:
+        rule = rf_gume.optimizer(settings, rule, model)
+
+    def one(carry, step):
+        params, state, opt_state = carry
+        key = jax.random.fold_in(jax.random.key(1), step)
+        batch = make_batch(jax.random.fold_in(jax.random.key(2), step))
+        grads, (terms, state) = jax.grad(model.loss, has_aux=True)(
+            params, state, constants, batch, key, step // per_epoch
+        )
+        updates, opt_state = rule.update(grads, opt_state, params)
+        params = optax.apply_updates(params, updates)
+        return (params, model.after_update(params, state), opt_state), terms
+
+    start = (params, state, rule.init(params))
+    (params, state, _), terms = jax.jit(
+        lambda start: jax.lax.scan(one, start, jnp.arange(steps))
+    )(start)
+    return params, state, terms
+
+
+def encode(settings, params, state, epoch=9, **choice):
+    model = make_model(settings)
+    run = jax.jit(
+        lambda p, s: model.encode(p, s, parts()[3], jnp.int32(epoch), **choice)
+    )
+    return run(params, state)
+
+
+def assert_equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize("preset", switches.PRESETS)
+def test_a_ratio_of_zero_is_gume_bit_for_bit(preset):
+    wanted = train()[0]
+    settings = make_settings(preset, mix_ratio=0.0, inference_mix_ratio=0.0)
+    params, state, terms = train(settings)
+    assert_equal({k: v for k, v in params.items() if k != rf_gume.FLOW}, wanted)
+    assert np.all(terms["rf_loss"] > 0)
+    plain, mixed = encode(None, wanted, {}), encode(settings, params, state)
+    assert_equal((mixed.users, mixed.items), (plain.users, plain.items))
+
+
+def test_improved_is_judged_as_gume_until_a_ratio_is_chosen():
+    settings = make_settings("improved")
+    model = make_model(settings)
+    assert model.choices[0] == {"ratio": 0.0}
+    assert len(model.choices) == len(settings.inference_choices) > 3
+    params, state, _ = train(settings)
+    plain = encode(None, {k: v for k, v in params.items() if k != "rf"}, {})
+    assert_equal(encode(settings, params, state).users, plain.users)
+    none, some = (
+        encode(settings, params, state, ratio=jnp.float32(r)) for r in (0, 0.5)
+    )
+    np.testing.assert_allclose(none.items, plain.items, rtol=1e-6)
+    assert np.abs(some.items - plain.items).max() > 1e-4
+
+
+def test_warmup_epochs_are_those_of_gume():
+    settings = make_settings("plugin", warmup_epochs=3)
+    params, state, _ = train(settings, steps=6)
+    assert_equal({k: v for k, v in params.items() if k != "rf"}, train(steps=6)[0])
+    after = train(settings, steps=8)[0]
+    assert np.any(after["users"] != train(steps=8)[0]["users"])
+    early, late = (encode(settings, params, state, epoch=e).users for e in (2, 3))
+    assert np.any(early != late)
+
+
+def gradients(settings, **weights):
+    settings = dataclasses.replace(settings, **weights)
+    model = make_model(settings)
+    params, state = model.init(jax.random.key(0))
+    args = (state, parts()[3], make_batch(jax.random.key(4)), jax.random.key(5))
+    return jax.jit(jax.grad(lambda p: model.loss(p, *args, jnp.int32(0))[0]))(params)
+
+
+def largest(tree):
+    return max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(tree))
+
+
+def test_the_hosts_loss_reaches_the_generator_in_the_joint_preset_alone():
+    silent = {"loss_weight": 0.0, "contrast_weight": 0.0}
+    assert largest(gradients(make_settings("joint"), **silent)["rf"]) > 0
+    assert largest(gradients(make_settings("plugin"), **silent)["rf"]) == 0
+
+
+def test_an_embedding_that_is_replaced_moves_by_the_flows_target_alone():
+    settings = make_settings("joint")
+    # Users enter through H alone, which the generated rows have replaced.
+    assert largest(gradients(settings)["users"]) == 0
+    assert largest(gradients(settings, attach_target=True)["users"]) > 0
+    assert largest(gradients(settings)["items"]) > 0
+
+
+def test_each_side_has_its_own_network_where_they_are_split():
+    settings = make_settings("joint", contrast="none")
+    arch = parts()[0]
+    flow = rf_gume.make_flow(arch, settings)
+    params, state = flow.init(jax.random.key(0))
+    assert set(params) == {"users", "items"}
+    host = make_host()
+    nodes = jnp.asarray([0, 3, 5, USERS, USERS + 4], jnp.int32)
+    weights = jnp.asarray([1, 1, 1, 0, 0], jnp.float32)
+    args = (flow.parts(nodes, 3), weights, None, jax.random.key(0), jnp.int32(0))
+    grads = jax.grad(lambda p: flow.loss(p, state, host, *args)[0])(params)
+    assert largest(grads["users"]) > 0
+    assert largest(grads["items"]) == 0
+
+
+@functools.cache
+def make_host(seed=3):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(3, USERS + ITEMS, WIDTH)).astype("f4")
+    return rf_flow.Host(jnp.asarray(x[0]), tuple(map(jnp.asarray, x[1:])))
+
+
+def test_rows_that_are_held_out_never_train_the_flow():
+    settings = make_settings("improved", heldout_share=0.4, rows=0)
+    flow = rf_gume.make_flow(parts()[0], settings)
+    params, state = flow.init(jax.random.key(0))
+    host, out = make_host(), flow.heldout()
+    assert 0.2 < out.mean() < 0.6
+    assert_equal(out, flow.heldout())
+    strange = jnp.where(jnp.asarray(out)[:, None], 7.0, host.behaviour)
+    everybody = jnp.arange(USERS + ITEMS)
+
+    def run(host):
+        pieces = flow.parts(everybody, USERS)
+        weights = jnp.ones(len(everybody))
+        return flow.loss(
+            params, state, host, pieces, weights, None, jax.random.key(0), jnp.int32(0)
+        )
+
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6),
+        run(host),
+        run(host._replace(behaviour=strange)),
+    )
+
+
+def test_the_prior_of_users_is_their_distance_from_the_mean():
+    flow = rf_gume.make_flow(parts()[0], make_settings("plugin"))
+    host = make_host()
+    nodes = jnp.asarray([2, 9, USERS + 1], jnp.int32)
+    total = np.sum(host.explicit, axis=0)
+    wanted = total[[2, 9, USERS + 1]] - total[:USERS].mean(axis=0)
+    wanted[2] = 0
+    found = flow.prior(host.explicit, nodes)
+    np.testing.assert_allclose(jnp.asarray(found), wanted, atol=1e-5)
+    unguided = rf_gume.make_flow(parts()[0], make_settings("joint"))
+    assert unguided.prior(host.explicit, nodes) is None
+
+
+@pytest.mark.parametrize("generators", ["shared", "split"])
+def test_all_rows_in_blocks_are_those_generated_at_once(generators, monkeypatch):
+    settings = make_settings("improved", generators=generators)
+    flow = rf_gume.make_flow(parts()[0], settings)
+    params, state = flow.init(jax.random.key(0))
+    host, key = make_host(), jax.random.key(1)
+    everybody = flow.parts(jnp.arange(USERS + ITEMS), USERS)
+    wanted = flow.generate_rows(state["ema"], state, host.explicit, everybody, key)
+    for size in (5, 100):
+        monkeypatch.setattr(rf_flow, "_BLOCK", size)
+        made = flow.generate_all(params, state, host.explicit, key)
+        np.testing.assert_allclose(made, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_a_step_of_the_flow_draws_nodes_of_both_sides_evenly():
+    flow = rf_gume.make_flow(parts()[0], make_settings("improved", rows=4200))
+    nodes, users = flow.draw_nodes(jax.random.key(0))
+    assert users == round(4200 * USERS / (USERS + ITEMS))
+    assert nodes[:users].max() < USERS <= nodes[users:].min()
+    counts = np.bincount(nodes, minlength=USERS + ITEMS)
+    assert counts.min() > 60
+    assert counts.max() < 140
+
+
+def test_the_teacher_is_frozen_when_reflow_begins():
+    settings = make_settings("improved", reflow="reflow", reflow_epoch=2)
+    plain = make_settings("improved")
+    states = [train(settings, steps=n)[1]["rf"] for n in (4, 5, 8)]
+    before = train(plain, steps=4)[1]["rf"]
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5),
+        states[0]["ema"],
+        before["ema"],
+    )
+    # Of the step that first reads it, the average of all steps before.
+    assert_equal(states[1]["teacher"], states[0]["ema"])
+    assert_equal(states[2]["teacher"], states[1]["teacher"])
+    assert np.any(
+        states[2]["ema"]["shared"]["output"]["kernel"]
+        != states[2]["teacher"]["shared"]["output"]["kernel"]
+    )
+
+
+def test_quality_is_told_with_every_evaluation():
+    settings = make_settings("improved", heldout_share=0.3)
+    params, state, _ = train(settings)
+    numbers = encode(settings, params, state).numbers
+    made, target = (
+        np.asarray(a, "f8")
+        for a in rf_gume.generated_and_target(
+            parts()[0], settings, params, state, parts()[3]
+        )
+    )
+    out = rf_gume.make_flow(parts()[0], settings).heldout()
+    for name, rows in {
+        "rf_error": slice(None),
+        "rf_error_users": slice(USERS),
+        "rf_error_items": slice(USERS, None),
+        "rf_error_heldout": out,
+    }.items():
+        x, y = made[rows], target[rows]
+        wanted = np.sqrt(((x - y) ** 2).sum() / ((y - y.mean(0)) ** 2).sum())
+        np.testing.assert_allclose(numbers[name], wanted, rtol=1e-4)
+    for kind, x in (("generated", made), ("target", target)):
+        for side, rows in (("users", x[:USERS]), ("items", x[USERS:])):
+            mean, std = (numbers[f"rf_{kind}_{m}_{side}"] for m in ("mean", "std"))
+            np.testing.assert_allclose(mean, rows.mean(), atol=1e-6)
+            np.testing.assert_allclose(std, rows.std(), rtol=1e-4)
+    everybody = np.zeros(USERS + ITEMS, bool)
+    told = rf_quality.compare(jnp.asarray(made), jnp.asarray(made), USERS, everybody)
+    assert "rf_error_heldout" not in told
+    assert told["rf_error"] == 0
+
+
+def test_who_trains_what():
+    for preset, own in (("joint", HOST), ("plugin", RF), ("improved", RF)):
+        model = make_model(make_settings(preset))
+        params, _ = model.init(jax.random.key(0))
+        labels = model.labels(params)
+        assert set(jax.tree.leaves(labels.pop("rf"))) == {own}
+        assert set(jax.tree.leaves(labels)) == {HOST}
+        assert_equal(
+            {k: v for k, v in params.items() if k != "rf"},
+            make_model().init(jax.random.key(0))[0],
+        )
+
+
+def test_jit_is_eager():
+    settings = make_settings("plugin", contrast="mse", dropout=0.2)
+    model, constants = make_model(settings), parts()[3]
+    params, state = model.init(jax.random.key(0))
+    batch, key = make_batch(jax.random.key(4), filled=3), jax.random.key(5)
+    args = (params, state, constants, batch, key, jnp.int32(0))
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6),
+        jax.jit(model.loss)(*args),
+        model.loss(*args),
+    )
+
+
+def test_what_fills_a_batch_up_does_not_train_the_flow():
+    settings = make_settings("plugin", contrast="infonce_endpoint", rows=0)
+    model, constants = make_model(settings), parts()[3]
+    params, state = model.init(jax.random.key(0))
+    one = make_batch(jax.random.key(4), filled=4)
+    names = ("users", "positives", "negatives")
+    other = one._replace(**{n: getattr(one, n).at[-4:].set(0) for n in names})
+    told = [
+        model.loss(params, state, constants, b, jax.random.key(5), jnp.int32(0))[1][0]
+        for b in (one, other)
+    ]
+    for name in ("rf_loss", "cl_loss"):
+        np.testing.assert_allclose(told[0][name], told[1][name], rtol=1e-5)
+
+
+def sharded(preset):
+    """Does a step on all devices."""
+    engine = partition.make_engine("jit")
+    settings = make_settings(preset, dropout=0.1, noise="fresh")
+    model = make_model(settings)
+    params, state = model.init(jax.random.key(0))
+    key = jax.random.key(1)
+
+    def step(placed, constants, batch, count):
+        del batch, count
+        params, state = placed
+        spread = engine.spread(make_batch(key))
+        grads, (terms, state) = jax.grad(model.loss, has_aux=True)(
+            params, state, constants, spread, key, jnp.int32(0)
+        )
+        return (params, state), {"grads": grads["rf"], "terms": terms}
+
+    placed, constants = (engine.replicate(x) for x in ((params, state), parts()[3]))
+    made = engine.fetch(engine.compile(step)(placed, constants, (), np.int32(0))[1])
+    leaves = jax.tree_util.tree_leaves_with_path(made)
+    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+
+
+@pytest.mark.multidevice
+@pytest.mark.parametrize("preset", ["joint", "improved"])
+def test_eight_devices_draw_and_learn_the_same(preset, run_python, tmp_path):
+    run_python([__file__, preset, str(tmp_path / "all.npz")])
+    wanted = sharded(preset)
+    with np.load(tmp_path / "all.npz", allow_pickle=False) as found:
+        assert set(found.files) == set(wanted)
+        for name in found.files:
+            np.testing.assert_allclose(
+                found[name], wanted[name], rtol=1e-3, atol=1e-5, err_msg=name
+            )
+
+
+if __name__ == "__main__":
+    np.savez(sys.argv[2], **sharded(sys.argv[1]))

@@ -1,0 +1,92 @@
+# Copyright 2026 The rfrec Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Presets against the tables of the documents, and how switches are overridden."""
+
+import dataclasses
+
+import pytest
+
+from rfrec import config as cfg
+from rfrec.config import UserError
+from rfrec.rf import settings
+
+# "RF Module usage", the table of the constructor.
+PLUGIN = {
+    "hidden_dim": 256,
+    "n_layers": 2,
+    "dropout": 0.1,
+    "learning_rate": 0.001,
+    "sampling_steps": 10,
+    "user_guidance_scale": 0.2,
+    "guidance_decay_power": 2.0,
+    "cosine_guidance_scale": 0.1,
+    "cosine_decay_power": 2.0,
+    "warmup_epochs": 0,
+    "train_mix_ratio": 0.5,
+    "inference_mix_ratio": 0.5,
+    "contrast_temp": 0.2,
+    "contrast_weight": 1.0,
+}
+# "RF-GUME", the section on configuration.
+JOINT = {
+    "hidden_dim": 256,
+    "n_layers": 3,
+    "dropout": 0.1,
+    "loss_weight": 1.0,
+    "contrast_loss_weight": 0.1,
+    "sampling_steps": 10,
+}
+
+
+@pytest.mark.parametrize("preset, table", [("plugin", PLUGIN), ("joint", JOINT)])
+def test_a_preset_is_its_document(preset, table):
+    made = settings.resolve(preset, {})
+    assert settings.resolve(preset, table) == made
+    for name, value in table.items():
+        known = cfg.RF_ALIASES.get(name) or name
+        assert getattr(made, known) == value
+
+
+def test_every_preset_is_one_line_of_the_config_and_passes_its_rules():
+    for preset, made in settings.PRESETS.items():
+        section = cfg.rf_section()
+        section.preset = preset
+        assert settings.from_section(section) == made
+        for name, value in dataclasses.asdict(made).items():
+            section[name] = value
+        config = cfg.ConfigDict({"rf": section})
+        cfg.check(config, cfg.RF_RULES)
+        assert settings.from_section(section) == made
+
+
+def test_overrides_change_what_they_name_and_nothing_else():
+    section = cfg.rf_section()
+    section.preset, section.learning_rate, section.sampling_steps = "plugin", 0.5, 1
+    wanted = dataclasses.replace(settings.Settings(), lr=0.5, sampling_steps=1)
+    assert settings.from_section(section) == wanted
+
+
+def test_a_ratio_that_is_set_is_not_chosen():
+    assert settings.resolve("improved", {}).inference_choices[0] == 0
+    made = settings.resolve("improved", {"inference_mix_ratio": 0.3})
+    assert (made.inference_mix_ratio, made.inference_choices) == (0.3, ())
+    both = {"inference_mix_ratio": 0.3, "inference_choices": (0.1,)}
+    assert settings.resolve("improved", both).inference_choices == (0.1,)
+
+
+@pytest.mark.parametrize(
+    "preset, overrides, message",
+    [
+        ("both", {}, "rf.preset='both' does not exist: use one of joint, plugin"),
+        ("plugin", {"learn_rate": 1.0}, "rf.learn_rate does not exist: .*lr"),
+        ("plugin", {"lr": 0.1, "learning_rate": 0.2}, "say two things"),
+        ("plugin", {"rtol": 0.1}, "rf.rtol and rf.atol go together"),
+        ("plugin", {"guidance_weight": 2.0}, "rf.condition_dropout"),
+        ("improved", {"draws": 4}, "rf.draws=4 .* rf.noise=fresh"),
+        ("joint", {"rows": 8}, "rf.rows does not go together"),
+    ],
+)
+def test_what_cannot_be_is_one_line(preset, overrides, message):
+    with pytest.raises(UserError, match=message) as error:
+        settings.resolve(preset, overrides)
+    assert "\n" not in str(error.value)
