@@ -139,6 +139,7 @@ _RF_KEYS: Mapping[str, tuple[type, Rule]] = {
     "cosine_guidance_scale": (float, at_least(0)),
     "cosine_decay_power": (float, at_least(0)),
     "guided_sampling": (bool, boolean()),
+    "neighbour_condition": (bool, boolean()),
     "condition_dropout": (float, within(0, 1)),
     # The loss that compares what is generated with the target.
     "contrast": (

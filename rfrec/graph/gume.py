@@ -23,7 +23,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from rfrec.graph import spmm
+from rfrec.train.matmul import matmul
 from rfrec.typing import PyTree
+
+# Of each modality.
+Features = Sequence[Float[Array | np.ndarray, "I _"]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +140,7 @@ class Rows(NamedTuple):
 def init(
     arch: Architecture,
     key: jax.Array,
-    features: Sequence[Float[Array | np.ndarray, "I _"]] | None = None,
+    features: Features | None = None,
 ) -> PyTree:
     """Returns parameters: tables Xavier-uniform, linear maps as PyTorch's `Linear`.
 
@@ -176,7 +180,10 @@ def init(
 def _linear(key: jax.Array, inputs: int, outputs: int) -> PyTree:
     bound, keys = inputs**-0.5, jax.random.split(key)
     draw = functools.partial(jax.random.uniform, minval=-bound, maxval=bound)
-    return {"kernel": draw(keys[0], (inputs, outputs)), "bias": draw(keys[1], outputs)}
+    return {
+        "kernel": draw(keys[0], (inputs, outputs)),
+        "bias": draw(keys[1], (outputs,)),
+    }
 
 
 def _merge(reduce: PyTree, transform: PyTree) -> PyTree:
@@ -188,7 +195,7 @@ def _merge(reduce: PyTree, transform: PyTree) -> PyTree:
 
 
 def _apply(linear: PyTree, x: Float[Array, "*B C"]) -> Float[Array, "*B D"]:
-    y = x @ linear["kernel"]
+    y = matmul(x, linear["kernel"])
     return y + jnp.broadcast_to(linear["bias"], y.shape)
 
 
@@ -234,7 +241,7 @@ def propagate(
     arch: Architecture,
     params: PyTree,
     graphs: Graphs,
-    features: Sequence[Float[Array, "I _"]] | None = None,
+    features: Features | None = None,
     *,
     interest: bool = True,
 ) -> Propagated:
@@ -247,11 +254,13 @@ def propagate(
       features: Of each modality; only read if they are frozen.
       interest: Whether to compute Q.
     """
-    given = (None,) * len(arch.modalities) if features is None else features
+    if not arch.freeze_features:
+        features = [params["features"][name] for name in arch.modalities]
+    if features is None:
+        raise ValueError("frozen features have to be given")
     sent = []
-    for name, graph, x in zip(arch.modalities, graphs.similar, given, strict=True):
-        x = x if arch.freeze_features else params["features"][name]
-        y = params["items"] * project(arch, params, name, x)
+    for name, graph, x in zip(arch.modalities, graphs.similar, features, strict=True):
+        y = params["items"] * project(arch, params, name, jnp.asarray(x))
         for _ in range(arch.item_layers):
             y = spmm.product(graph, y)
         sent.append(y)
@@ -266,12 +275,12 @@ def propagate(
         items.append(sum(sent) / len(sent))
     columns = (jnp.concatenate(part, axis=1) for part in (users, items))
     convolved = convolve_sides(graphs, *columns, arch.ui_layers)
-    return Propagated(
-        *(
-            Side(*(x.reshape(len(x), -1, arch.width) for x in pair))
-            for pair in zip(convolved, (received, explicit), strict=True)
-        )
-    )
+
+    def side(convolved: Array, sent: Array) -> Side:
+        shape = (len(sent), -1, arch.width)
+        return Side(convolved.reshape(shape), sent.reshape(shape))
+
+    return Propagated(side(convolved[0], received), side(convolved[1], explicit))
 
 
 def integrate(
@@ -291,14 +300,12 @@ def integrate(
     attention = params["attention"]
     scores = [jnp.tanh(_apply(attention, f)) @ attention["score"] for f in explicit]
     shares = jax.nn.softmax(jnp.concatenate(scores, axis=1), axis=1)
-    coarse = sum(
-        jnp.broadcast_to(shares[:, i, None], f.shape) * f
-        for i, f in enumerate(explicit)
-    )
-    fine = sum(
-        jax.nn.sigmoid(_apply(params["behaviour"][name], behaviour)) * (f - coarse)
-        for name, f in zip(arch.modalities, explicit, strict=True)
-    )
+    coarse, fine = jnp.zeros_like(behaviour), jnp.zeros_like(behaviour)
+    for i, f in enumerate(explicit):
+        coarse += jnp.broadcast_to(shares[:, i, None], f.shape) * f
+    for name, f in zip(arch.modalities, explicit, strict=True):
+        gate = jax.nn.sigmoid(_apply(params["behaviour"][name], behaviour))
+        fine += gate * (f - coarse)
     integration = (fine + coarse) / (len(explicit) + 1)
     return Integrated(integration, behaviour + integration)
 
@@ -362,7 +369,7 @@ def embed(
     arch: Architecture,
     params: PyTree,
     graphs: Graphs,
-    features: Sequence[Float[Array | np.ndarray, "I _"]] | None = None,
+    features: Features | None = None,
 ) -> tuple[Float[Array, "U D"], Float[Array, "I D"]]:
     """Returns the embeddings of all users and items; Q is left out."""
     found = propagate(arch, params, graphs, features, interest=False)

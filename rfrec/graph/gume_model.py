@@ -3,11 +3,11 @@
 """GUME as a `Model`: triplets in, the weighted loss out; nothing but wiring."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from rfrec.data.triplets import Triplets
 from rfrec.graph import gume
@@ -21,11 +21,12 @@ class Constants(NamedTuple):
 
     Attributes:
       graphs: Of `adjacency.build`.
-      features: Of each modality if they are frozen; None if they are parameters.
+      features: Arrays [I _] of each modality if they are frozen; None if they are
+        parameters.
     """
 
     graphs: gume.Graphs
-    features: tuple[Float[Array | np.ndarray, "I _"], ...] | None
+    features: tuple[Any, ...] | None
 
 
 def constants(

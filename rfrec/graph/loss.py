@@ -72,16 +72,17 @@ def alignment(propagated: gume.Propagated) -> Float[Array, ""]:
     parts = [side.explicit for side in propagated]
     modalities, width = parts[0].shape[1:]
     count = width * sum(map(len, parts))
-    means = sum(jnp.sum(f, axis=(0, 2)) for f in parts) / count  # [M]
-    squares = sum(
-        jnp.sum((f - jnp.broadcast_to(means[None, :, None], f.shape)) ** 2, axis=(0, 2))
-        for f in parts
-    )
-    variances = squares / (count - 1)
+
+    def total_of(arrays: list[Array]) -> Array:
+        return jnp.stack([jnp.sum(a, axis=(0, 2)) for a in arrays]).sum(axis=0)
+
+    means = total_of(parts) / count  # [M]
+    gaps = [f - jnp.broadcast_to(means[None, :, None], f.shape) for f in parts]
+    variances = total_of([gap**2 for gap in gaps]) / (count - 1)
     first, second = np.triu_indices(modalities, 1)
-    gaps = jnp.abs(means[first] - means[second])
-    gaps += jnp.abs(variances[first] - variances[second])
-    return jnp.sum(gaps) / max(len(first), 1)
+    apart = jnp.abs(means[first] - means[second])
+    apart += jnp.abs(variances[first] - variances[second])
+    return jnp.sum(apart) / max(len(first), 1)
 
 
 def perturb(
@@ -110,17 +111,15 @@ def behaviour_modality(
     weights: Float[Array, " B"],
 ) -> Float[Array, ""]:
     """Aligns integration G with behaviour H: of users, and of positives."""
-    pairs = zip(jnp.split(integration, 2), jnp.split(behaviour, 2), strict=True)
-    return sum(
-        contrast.info_nce(
-            g,
-            h,
-            settings.behaviour_temperature,
-            weights=weights,
-            block=settings.block,
-        )
-        for g, h in pairs
+
+    def compare(g, h):
+        temperature, block = settings.behaviour_temperature, settings.block
+        return contrast.info_nce(g, h, temperature, weights=weights, block=block)
+
+    (g_users, g_items), (h_users, h_items) = (
+        jnp.split(x, 2) for x in (integration, behaviour)
     )
+    return compare(g_users, h_users) + compare(g_items, h_items)
 
 
 def user_modality(

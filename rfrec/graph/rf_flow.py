@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The generator of a host that has users and items: rows, sides, teacher, state.
 
-A host's embeddings H of all nodes and its explicit features F flow in; generated rows
-of H and the loss of the flow come out. There is one generator for all nodes, or one for
+A host's embeddings H and what they are to be generated from flow in; generated rows of
+H and the loss of the flow come out. There is one generator for all nodes, or one for
 each side.
 """
 
@@ -27,16 +27,25 @@ _BLOCK = 8192
 _HELDOUT_SEED = 0
 
 
+class Sides(NamedTuple):
+    """Rows of all users, and of all items."""
+
+    users: Float[Array, "U D"]
+    items: Float[Array, "I D"]
+
+
 class Host(NamedTuple):
-    """Embeddings of all nodes, users first.
+    """Embeddings of users, and of items.
 
     Attributes:
       behaviour: H, to be generated.
-      explicit: F of each modality, from which it is.
+      condition: What it is generated from, all side by side.
+      prior: What a user's distance from the mean user guides; None for no guidance.
     """
 
-    behaviour: Float[Array, "N D"]
-    explicit: tuple[Float[Array, "N D"], ...]
+    behaviour: Sides
+    condition: Sides
+    prior: Sides | None
 
 
 class Part(NamedTuple):
@@ -44,12 +53,14 @@ class Part(NamedTuple):
 
     Attributes:
       name: Of the generator.
-      nodes: Their numbers.
+      nodes: Their numbers, users first.
+      users: How many of them are users.
       place: Where they stand among the rows that were asked for.
     """
 
     name: str
     nodes: Int[Array, " B"]
+    users: int
     place: slice
 
 
@@ -62,7 +73,7 @@ class Flow:
       num_users: Nodes 0 .. num_users - 1.
       num_items: The nodes behind them.
       width: Of H.
-      condition_width: Of F of all modalities.
+      condition_width: Of all conditions.
     """
 
     settings: Settings
@@ -150,99 +161,95 @@ class Flow:
           users: How many of them are users.
         """
         if self.names == ("shared",):
-            return [Part("shared", nodes, slice(None))]
-        places = slice(users), slice(users, None)
-        pairs = zip(self.names, places, strict=True)
-        return [Part(name, nodes[place], place) for name, place in pairs]
+            return [Part("shared", nodes, users, slice(None))]
+        return [
+            Part("users", nodes[:users], users, slice(users)),
+            Part("items", nodes[users:], 0, slice(users, None)),
+        ]
 
-    def side(self, nodes: Int[Array, " B"]) -> Int[Array, " B"] | None:
+    def take(self, sides: Sides, part: Part) -> Float[Array, "B _"]:
+        """Returns the rows of a part."""
+        users, items = part.nodes[: part.users], part.nodes[part.users :]
+        if len(items) == 0:
+            return sides.users[users]
+        of_items = sides.items[items - self.num_users]
+        if len(users) == 0:
+            return of_items
+        return jnp.concatenate([sides.users[users], of_items])
+
+    def side(self, part: Part) -> Int[Array, " B"] | None:
         """Returns what the network is told of rows."""
         if not self.has_sides:
             return None
-        return (nodes >= self.num_users).astype(jnp.int32)
+        return jnp.asarray(np.arange(len(part.nodes)) >= part.users, jnp.int32)
 
-    def condition(
-        self, explicit: Sequence[Float[Array, "N D"]], nodes: Int[Array, " B"]
-    ) -> Float[Array, "B C"]:
-        """Returns the explicit features of rows, with gradient if it is wanted."""
-        condition = generator.join([f[nodes] for f in explicit])
+    def condition(self, host: Host, part: Part) -> Float[Array, "B C"]:
+        """Returns the conditions of rows, with gradient if it is wanted."""
+        condition = self.take(host.condition, part)
         heard = self.heard.attach_conditions
         return condition if heard else lax.stop_gradient(condition)
 
-    def prior(
-        self, explicit: Sequence[Float[Array, "N D"]], nodes: Int[Array, " B"]
-    ) -> Float[Array, "B D"] | None:
-        """Returns how explicit features of users differ from the mean user's.
-
-        Summed over modalities; items have none, zero rows.
-        """
-        if not self.settings.user_guidance_scale:
+    def prior(self, host: Host, part: Part) -> Float[Array, "B D"] | None:
+        """Returns how users differ from the mean user; items do not, zero rows."""
+        if host.prior is None or not self.settings.user_guidance_scale:
             return None
-        total = lax.stop_gradient(sum(explicit, jnp.float32(0)))
-        mean = jnp.mean(total[: self.num_users], axis=0)[None]
-        return jnp.where((nodes < self.num_users)[:, None], total[nodes] - mean, 0.0)
+        users = lax.stop_gradient(host.prior.users)
+        rows = users[part.nodes[: part.users]] - jnp.mean(users, axis=0)[None]
+        return jnp.pad(rows, ((0, len(part.nodes) - part.users), (0, 0)))
 
     def generate(
-        self,
-        params: PyTree,
-        state: PyTree,
-        explicit: Sequence[Float[Array, "N D"]],
-        part: Part,
-        key: jax.Array,
+        self, params: PyTree, state: PyTree, host: Host, part: Part, key: jax.Array
     ) -> Float[Array, "B D"]:
         """Returns generated rows of H, of the parameters as given."""
         return generator.generate(
             self.settings,
             params[part.name],
             state["moments"][part.name],
-            self.condition(explicit, part.nodes),
+            self.condition(host, part),
             key,
-            side=self.side(part.nodes),
-            prior=self.prior(explicit, part.nodes),
+            side=self.side(part),
+            prior=self.prior(host, part),
         )
 
     def generate_rows(
         self,
         params: PyTree,
         state: PyTree,
-        explicit: Sequence[Float[Array, "N D"]],
+        host: Host,
         parts: Sequence[Part],
         key: jax.Array,
     ) -> Float[Array, "B D"]:
         """Returns generated rows of H, one part behind the other."""
         made = [
-            self.generate(params, state, explicit, part, jax.random.fold_in(key, i))
+            self.generate(params, state, host, part, jax.random.fold_in(key, i))
             for i, part in enumerate(parts)
         ]
         return jnp.concatenate(made)
 
     def generate_all(
-        self,
-        params: PyTree,
-        state: PyTree,
-        explicit: Sequence[Float[Array, "N D"]],
-        key: jax.Array,
-    ) -> Float[Array, "N D"]:
+        self, params: PyTree, state: PyTree, host: Host, key: jax.Array
+    ) -> Sides:
         """Returns H of all nodes, generated in blocks by the averaged parameters."""
         weights = average.choose(self.settings.ema_decay, state["ema"], params)
-        sides = []
-        for name, first, count in (
-            (self.names[0], 0, self.num_users),
-            (self.names[-1], self.num_users, self.num_items),
-        ):
+
+        def whole(name: str, first: int, count: int) -> Float[Array, "S D"]:
             size = min(_BLOCK, count)
 
-            def block(start, name=name, last=first + count - 1, size=size):
+            def block(start):
                 # Behind the last node it is repeated, and cut off below.
-                nodes = jnp.minimum(start + jnp.arange(size), last)
-                part = Part(name, nodes, slice(None))
+                nodes = jnp.minimum(start + jnp.arange(size), first + count - 1)
+                users = size if first == 0 else 0
+                part = Part(name, nodes, users, slice(None))
                 drawn = jax.random.fold_in(key, start)
-                return self.generate(weights, state, explicit, part, drawn)
+                return self.generate(weights, state, host, part, drawn)
 
-            starts = first + size * jnp.arange(-(-count // size))
-            made = lax.map(block, starts)
-            sides.append(made.reshape(-1, self.width)[:count])
-        return jnp.concatenate(sides)
+            made = lax.map(block, first + size * jnp.arange(-(-count // size)))
+            return made.reshape(-1, self.width)[:count]
+
+        return Sides(
+            whole(self.names[0], 0, self.num_users),
+            whole(self.names[-1], self.num_users, self.num_items),
+        )
 
     def loss(
         self,
@@ -275,9 +282,9 @@ class Flow:
         moments, found = {}, []
         teacher = self._teacher(params, state, epoch)
         for i, part in enumerate(parts):
-            target = host.behaviour[part.nodes]
-            condition = self.condition(host.explicit, part.nodes)
-            counted, side = weights[part.place], self.side(part.nodes)
+            target = self.take(host.behaviour, part)
+            condition = self.condition(host, part)
+            counted, side = weights[part.place], self.side(part)
             moments[part.name] = units.observe(
                 self.settings, state["moments"][part.name], target, condition, counted
             )
@@ -289,7 +296,7 @@ class Flow:
                 target,
                 condition,
                 keys[0],
-                prior=self.prior(host.explicit, part.nodes),
+                prior=self.prior(host, part),
                 side=side,
                 weights=counted,
                 generated=None if generated is None else generated[part.place],
@@ -330,7 +337,7 @@ class Flow:
                 moments,
                 fresh.start,
                 lax.stop_gradient(condition),
-                side=self.side(part.nodes),
+                side=self.side(part),
             )
             times = reflow.draw_times(settings, settings.reflow, keys[1], len(end))
             return units.Line(fresh.start, end, times)

@@ -18,11 +18,11 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from rfrec.data.triplets import Triplets
-from rfrec.graph import gume, gume_model, rf_quality
+from rfrec.graph import gume, gume_model, rf_quality, spmm
 from rfrec.graph import loss as losses
 from rfrec.graph.gume_model import Constants
 from rfrec.graph.model import HOST, RF, Encoded, Model
-from rfrec.graph.rf_flow import Flow, Host
+from rfrec.graph.rf_flow import Flow, Host, Sides
 from rfrec.rf import generator
 from rfrec.rf.settings import Settings
 from rfrec.typing import PyTree
@@ -35,12 +35,43 @@ _KEY = 0x5F10
 
 def make_flow(arch: gume.Architecture, settings: Settings) -> Flow:
     """Returns the generators of a GUME."""
+    conditions = len(arch.modalities) + settings.neighbour_condition
     return Flow(
         settings,
         num_users=arch.num_users,
         num_items=arch.num_items,
         width=arch.width,
-        condition_width=arch.width * len(arch.modalities),
+        condition_width=arch.width * conditions,
+    )
+
+
+def read_host(settings: Settings, graphs: gume.Graphs, found: gume.Propagated) -> Host:
+    """Returns what the generators read of a GUME.
+
+    Args:
+      settings: Of the generators.
+      graphs: Of the GUME.
+      found: Its embeddings.
+    """
+    behaviour = Sides(*(side.convolved[:, 0] for side in found))
+    condition = Sides(
+        *(side.explicit.reshape(len(side.explicit), -1) for side in found)
+    )
+    if settings.neighbour_condition:
+        pairs = zip(condition, _receive(graphs, behaviour), strict=True)
+        condition = Sides(*(jnp.concatenate(pair, axis=1) for pair in pairs))
+    prior = None
+    if settings.user_guidance_scale:
+        prior = Sides(*(jnp.sum(side.explicit, axis=1) for side in found))
+    return Host(behaviour, condition, prior)
+
+
+def _receive(graphs: gume.Graphs, rows: Sides) -> Sides:
+    """Returns what each node gets of its neighbours' rows, and nothing of its own."""
+    up = spmm.product(spmm.transposed(graphs.user_item), rows.users)
+    return Sides(
+        spmm.product(graphs.user_item, rows.items),
+        up + spmm.product(graphs.joined, rows.items),
     )
 
 
@@ -87,18 +118,18 @@ def rf_gume_model(
         epoch: jax.Array,
     ):
         found = gume.propagate(arch, params, constants.graphs, constants.features)
+        host = read_host(settings, constants.graphs, found)
         chosen = gume.nodes(arch, batch.users, batch.positives, batch.negatives)
         parts = flow.parts(chosen, len(batch.users))
         keys = jax.random.split(jax.random.fold_in(key, _KEY), 3)
         generated, mixed = None, None
         if settings.mix_ratio > 0:
             generated = flow.generate_rows(
-                params[FLOW], model_state[FLOW], found.explicit, parts, keys[0]
+                params[FLOW], model_state[FLOW], host, parts, keys[0]
             )
             seen = generated if settings.attach_generated else _constant(generated)
-            mixed = generator.mix(
-                settings, found.behaviour[chosen], seen, training=True, epoch=epoch
-            )
+            own = gume.take(arch, found, chosen).convolved[:, 0]
+            mixed = generator.mix(settings, own, seen, training=True, epoch=epoch)
         rows = gume.rows(arch, params, found, chosen, mixed)
         noise = losses.draw_noise(key, len(batch.users), arch.width)
         total, terms = losses.total(weights, rows, found, noise, batch.weights)
@@ -109,7 +140,7 @@ def rf_gume_model(
         added, told, state = flow.loss(
             params[FLOW],
             model_state[FLOW],
-            Host(found.behaviour, found.explicit),
+            host,
             parts,
             counted,
             generated,
@@ -127,16 +158,21 @@ def rf_gume_model(
     ) -> Encoded:
         if ratio is None and settings.inference_choices:
             ratio = settings.inference_choices[0]
-        target, explicit = propagate(arch, params, constants)
-        generated = flow.generate_all(
-            params[FLOW], model_state[FLOW], explicit, jax.random.key(_KEY)
+        found = gume.propagate(
+            arch, params, constants.graphs, constants.features, interest=False
         )
-        mixed = generator.mix(
-            settings, target, generated, training=False, epoch=epoch, ratio=ratio
-        )
-        z = gume.integrate(arch, params, mixed, explicit).embeddings
-        numbers = rf_quality.compare(generated, target, arch.num_users, flow.heldout())
-        return Encoded(z[: arch.num_users], z[arch.num_users :], numbers)
+        host = read_host(settings, constants.graphs, found)
+        key = jax.random.key(_KEY)
+        made = flow.generate_all(params[FLOW], model_state[FLOW], host, key)
+        ranked: list[Float[Array, "S D"]] = []
+        for side, target, generated in zip(found, host.behaviour, made, strict=True):
+            mixed = generator.mix(
+                settings, target, generated, training=False, epoch=epoch, ratio=ratio
+            )
+            explicit = [side.explicit[:, m] for m in range(len(arch.modalities))]
+            ranked.append(gume.integrate(arch, params, mixed, explicit).embeddings)
+        numbers = rf_quality.compare(made, host.behaviour, flow.heldout())
+        return Encoded(ranked[0], ranked[1], numbers)
 
     def after_update(params: PyTree, model_state: PyTree) -> PyTree:
         state = flow.after_update(params[FLOW], model_state[FLOW])
@@ -157,25 +193,18 @@ def _constant(x: Float[Array, "B D"]) -> Float[Array, "B D"]:
     return lax.stop_gradient(x)
 
 
-def propagate(arch: gume.Architecture, params: PyTree, constants: Constants) -> Host:
-    """Returns H and F of all nodes."""
-    found = gume.propagate(
-        arch, params, constants.graphs, constants.features, interest=False
-    )
-    return Host(found.behaviour, found.explicit)
-
-
 def generated_and_target(
     arch: gume.Architecture,
     settings: Settings,
     params: PyTree,
     model_state: PyTree,
     constants: Constants,
-) -> tuple[Float[Array, "N D"], Float[Array, "N D"]]:
-    """Returns generated embeddings of all nodes beside H, for plots and studies."""
-    target, explicit = propagate(arch, params, constants)
-    flow = make_flow(arch, settings)
-    generated = flow.generate_all(
-        params[FLOW], model_state[FLOW], explicit, jax.random.key(_KEY)
+) -> tuple[Sides, Sides]:
+    """Returns generated embeddings beside H, each of users and of items, for plots."""
+    found = gume.propagate(
+        arch, params, constants.graphs, constants.features, interest=False
     )
-    return generated, target
+    host = read_host(settings, constants.graphs, found)
+    flow, key = make_flow(arch, settings), jax.random.key(_KEY)
+    made = flow.generate_all(params[FLOW], model_state[FLOW], host, key)
+    return made, host.behaviour

@@ -151,7 +151,8 @@ class Model:
             return torch.tanh(x @ kernel + bias) @ self.attention_out
 
         shares = torch.softmax(torch.cat([attend(x) for x in explicit], dim=1), dim=1)
-        coarse = sum(shares[:, m, None] * x for m, x in enumerate(explicit))
+        weighted = [shares[:, m, None] * x for m, x in enumerate(explicit)]
+        coarse = torch.stack(weighted).sum(dim=0)
         total = coarse
         for (kernel, bias), x in zip(self.gates, explicit, strict=True):
             total = total + torch.sigmoid(behaviour @ kernel + bias) * (x - coarse)
@@ -227,12 +228,14 @@ def perturb(x):
 
 def align(explicit: Sequence[Any]):
     """Compares mean and variance over all entries, mean over pairs of modalities."""
+    import torch
+
     gaps = [
         (a.var() - b.var()).abs() + (a.mean() - b.mean()).abs()
         for m, a in enumerate(explicit)
         for b in explicit[m + 1 :]
     ]
-    return sum(gaps) / len(gaps)
+    return torch.stack(gaps).mean()
 
 
 def train(

@@ -175,17 +175,16 @@ def _architecture(arrays: Arrays) -> gume.Architecture:
 
 
 def _weights(arrays: Arrays) -> loss.Weights:
-    names = {
-        "behaviour": "bm_loss",
-        "behaviour_temperature": "bm_temp",
-        "user": "um_loss",
-        "user_temperature": "um_temp",
-        "alignment": "vt_loss",
-        "embeddings": "reg_weight_1",
-        "interest": "reg_weight_2",
-    }
-    found = {ours: _number(arrays, f"config/{n}") for ours, n in names.items()}
-    return loss.Weights(**found, batch_size=_count(arrays, "config/train_batch_size"))
+    return loss.Weights(
+        behaviour=_number(arrays, "config/bm_loss"),
+        behaviour_temperature=_number(arrays, "config/bm_temp"),
+        user=_number(arrays, "config/um_loss"),
+        user_temperature=_number(arrays, "config/um_temp"),
+        alignment=_number(arrays, "config/vt_loss"),
+        embeddings=_number(arrays, "config/reg_weight_1"),
+        interest=_number(arrays, "config/reg_weight_2"),
+        batch_size=_count(arrays, "config/train_batch_size"),
+    )
 
 
 def _check_shapes(arrays: Arrays, arch: gume.Architecture) -> None:
@@ -295,14 +294,11 @@ def _compare_gradients(arrays: Arrays, gradient: PyTree) -> list[Check]:
         ours = np.asarray(_at(gradient, path))
         pair = (ours.T if turned else ours).ravel(), arrays[f"grad/{name}"].ravel()
         layers.setdefault(name.split(".")[0], []).append(pair)
-    return [
-        near(
-            f"grad/{name}",
-            *map(np.concatenate, zip(*parts, strict=True)),
-            golden.GRADIENT,
-        )
-        for name, parts in layers.items()
-    ]
+    checks = []
+    for name, parts in layers.items():
+        ours, recorded = (np.concatenate(side) for side in zip(*parts, strict=True))
+        checks.append(near(f"grad/{name}", ours, recorded, golden.GRADIENT))
+    return checks
 
 
 def _steps(arrays: Arrays, params: PyTree, run) -> list[Check]:

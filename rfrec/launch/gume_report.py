@@ -21,8 +21,9 @@ from rfrec.launch import runner
 from rfrec.train import loop, writer
 
 PREDICTIONS, PER_USER, REPORT = "predictions.jsonl", "per_user.npz", "report.json"
-# The loss still falls if over the last evaluations it lost this share of itself.
-_FALLING = 0.05
+# A run stopped too early if this share of the loss's whole fall came after the best
+# evaluation: a training that has learned what it can falls fast first, then slowly.
+_FALLING = 0.5
 
 
 class PerUser(NamedTuple):
@@ -61,7 +62,7 @@ def write(
     tables = {
         part: report.evaluate_pairs(
             lists,
-            tuple(positives),
+            (positives.indptr, positives.items),
             counts=groups.count_items(split.train.items, split.num_items),
             share=config.eval.cold_share,
             resamples=config.eval.resamples,
@@ -141,19 +142,21 @@ def notice_plateau(
     window = (schedule.patience or 0) * schedule.eval_every
     if len(losses) >= schedule.epochs or len(losses) <= window:
         return None
-    fallen = 1 - losses[-1] / losses[-1 - window]
-    if fallen > _FALLING:
+    whole, last = (losses[at] - losses[-1] for at in (0, -1 - window))
+    if last > _FALLING * whole > 0:
         return (
-            f"the loss still fell, by {fallen:.0%} over the last {window} epochs, when"
-            f" the run ended for want of a better {name}; {remedy}"
+            f"the loss was still falling, {last / whole:.0%} of its whole fall in the"
+            f" last {window} epochs, when the run ended for want of a better {name};"
+            f" {remedy}"
         )
     return None
 
 
 def write_per_user(path: Path, found: PerUser) -> None:
     """Writes metrics by user, the whole file or nothing."""
+    arrays: dict[str, Any] = {"users": np.array(found.users), **found.values}
     with files.replacing(path) as partial:
-        np.savez(partial, users=np.array(found.users), **found.values)
+        np.savez(partial, **arrays)
 
 
 def read_per_user(path: Path) -> PerUser:

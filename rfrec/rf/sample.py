@@ -126,7 +126,7 @@ def solve(
             saved = diffrax.SaveAt(ts=jnp.linspace(start, end, n + 1))
     kept = most if most <= _KEPT_STEPS else None
     solved = diffrax.diffeqsolve(
-        diffrax.ODETerm(lambda t, x, args: field(args, t, x)),
+        diffrax.ODETerm(lambda t, x, args: field(args, jnp.asarray(t), x)),
         method,
         *(start, end, (end - start) / n, x0, args),
         saveat=saved,

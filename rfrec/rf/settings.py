@@ -39,6 +39,9 @@ class Settings:
       cosine_decay_power: Of 1 - t, its decay.
       guided_sampling: Whether the prior is added in generation too. The network has
         learned the velocity less what guided it.
+      neighbour_condition: Whether a host with a graph gives the generator a further
+        condition: what a node receives of the embeddings of its neighbours. Features
+        alone do not tell much about the behaviour of a node that they have not seen.
       condition_dropout: Share of rows that train a velocity without conditions, for
         classifier-free guidance.
       contrast: What compares generated rows with the target: `mse` or `infonce_samples`
@@ -101,6 +104,7 @@ class Settings:
     cosine_guidance_scale: float = 0.1
     cosine_decay_power: float = 2.0
     guided_sampling: bool = False
+    neighbour_condition: bool = False
     condition_dropout: float = 0.0
     contrast: Literal["mse", "infonce_samples", "infonce_endpoint", "none"] = (
         "infonce_samples"
@@ -164,6 +168,7 @@ PRESETS: Mapping[str, Settings] = {
         dropout=0.0,
         time_code="fourier",
         standardise=True,
+        neighbour_condition=True,
         user_guidance_scale=0.0,
         cosine_guidance_scale=0.0,
         contrast="infonce_endpoint",

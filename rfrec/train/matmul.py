@@ -37,7 +37,9 @@ def _backward(residuals, gradient):
     if rows.shape[1] <= outputs.shape[1]:
         slope = lax.dot_general(rows, outputs, contract)
     else:
-        slope = lax.dot_general(outputs, rows, contract).T
+        # Without the barrier, the turning is drawn into the product, which is then
+        # computed the slow way round.
+        slope = lax.optimization_barrier(lax.dot_general(outputs, rows, contract)).T
     return gradient @ weight.T, slope.astype(weight.dtype)
 
 

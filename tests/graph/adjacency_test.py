@@ -100,13 +100,17 @@ def test_placed_graphs_hold_the_same(tmp_path):
     placed = adjacency.place(again)
     assert len(list(tmp_path.iterdir())) == 2
     pairs = [
-        (placed.adjacency, built.adjacency),
         (placed.user_item, built.user_item),
+        (placed.joined, built.adjacency[USERS:, USERS:]),
         *zip(placed.similar, built.similar, strict=True),
     ]
     for graph, matrix in pairs:
         np.testing.assert_array_equal(graph.forward.todense(), matrix.toarray())
         np.testing.assert_array_equal(graph.transpose.todense(), matrix.toarray().T)
+    # The part that leads back needs no graph of its own.
+    lower = built.adjacency[USERS:, :USERS].toarray()
+    np.testing.assert_array_equal(lower, built.user_item.toarray().T)
+    assert built.adjacency[:USERS, :USERS].nnz == 0
 
 
 def test_refuses_features_of_another_number_of_items():

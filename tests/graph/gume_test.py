@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rfrec.graph import adjacency, gume
+from rfrec.graph import adjacency, gume, spmm
 
 USERS, ITEMS, WIDTH = 9, 14, 6
 WIDTHS = (10, 7, 5)
@@ -129,7 +129,7 @@ def test_rows_are_those_of_the_whole():
 def test_what_takes_the_place_of_behaviour_is_used():
     arch, params, matrices, _ = problem()
     found = gume.propagate(arch, params, adjacency.place(matrices))
-    chosen = jnp.arange(6)
+    chosen = gume.nodes(arch, *jnp.array([[2, 8], [0, 5], [1, 7]]))
     other = jnp.asarray(np.random.default_rng(0).normal(size=(6, WIDTH)), jnp.float32)
     rows = gume.rows(arch, params, found, chosen, other)
     wanted = gume.integrate(arch, params, other, [f[chosen] for f in found.explicit])
@@ -210,6 +210,29 @@ def test_tables_and_maps_start_as_in_pytorch():
             assert 0.9 * inputs**-0.5 < np.abs(leaf).max() <= inputs**-0.5
     leaves = jax.tree.leaves(params)
     assert len({leaf.tobytes() for leaf in map(np.asarray, leaves)}) == len(leaves)
+
+
+def test_sides_convolve_like_the_whole_graph():
+    arch, _, matrices, _ = problem()
+    whole, graphs = spmm.from_scipy(matrices.adjacency), adjacency.place(matrices)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(USERS + ITEMS, 3)), "float32")
+    wanted = gume.convolve(whole, x, arch.ui_layers)
+    users, items = gume.convolve_sides(graphs, x[:USERS], x[USERS:], arch.ui_layers)
+    found = jnp.concatenate([users, items])
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_no_edge_between_items_is_no_trouble():
+    arch, params, matrices, features = problem()
+    count = USERS + ITEMS
+    lonely = matrices.adjacency.tolil()
+    lonely[USERS:, USERS:] = 0
+    lonely = matrices._replace(adjacency=lonely.tocsr())
+    assert lonely.adjacency[USERS:, USERS:].nnz == 0
+    found = gume.propagate(arch, params, adjacency.place(lonely))
+    h, *_ = by_definition(arch, params, lonely, features)
+    assert h.shape == (count, WIDTH)
+    np.testing.assert_allclose(found.behaviour, h, rtol=1e-4, atol=1e-6)
 
 
 def test_refuses_to_train_features_that_are_not_there():

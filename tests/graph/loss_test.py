@@ -30,12 +30,16 @@ def problem(modalities=2, seed=0):
     def draw(*shape):
         return jnp.asarray(rng.normal(size=shape), jnp.float32)
 
-    rows = gume.Rows(
-        *(draw(3 * BATCH, WIDTH) for _ in range(3)), draw(2 * BATCH, WIDTH)
-    )
-    explicit = tuple(draw(NODES, WIDTH) * (i + 1) for i in range(modalities))
+    h, g, z = (draw(3 * BATCH, WIDTH) for _ in range(3))
+    rows = gume.Rows(h, g, z, draw(2 * BATCH, WIDTH))
     noise = loss.draw_noise(jax.random.key(seed), BATCH, WIDTH)
-    return rows, explicit, noise
+    return rows, join([draw(NODES, WIDTH) * (i + 1) for i in range(modalities)]), noise
+
+
+def join(explicit):
+    """Returns what was propagated: F of some users and of the items."""
+    f, nothing = jnp.stack(explicit, axis=1), jnp.zeros((NODES, 0, WIDTH))
+    return gume.Propagated(gume.Side(nothing[:4], f[:4]), gume.Side(nothing[4:], f[4:]))
 
 
 def info_nce(x, y, temperature):
@@ -56,9 +60,9 @@ def perturbed(x, draw):
     )
 
 
-def by_definition(s, rows, explicit, noise):
+def by_definition(s, rows, propagated, noise):
     rows = [np.asarray(a, np.float64) for a in rows]
-    f = [np.asarray(a, np.float64) for a in explicit]
+    f = [np.asarray(a, np.float64) for a in propagated.explicit]
     noise = np.asarray(noise, np.float64)
     batch = noise.shape[1]
     h, g, z = (a.reshape(3, batch, -1) for a in rows[:3])
@@ -84,9 +88,9 @@ def by_definition(s, rows, explicit, noise):
 
 @pytest.mark.parametrize("block", [None, 3])
 def test_losses_equal_their_definition_jitted_and_eager(block):
-    rows, explicit, noise = problem()
+    rows, propagated, noise = problem()
     settings = dataclasses.replace(SETTINGS, block=block)
-    wanted = by_definition(settings, rows, explicit, noise)
+    wanted = by_definition(settings, rows, propagated, noise)
     names = dataclasses.asdict(settings) | {
         "bpr": 1.0,
         "behaviour_modality": settings.behaviour,
@@ -95,7 +99,7 @@ def test_losses_equal_their_definition_jitted_and_eager(block):
     whole = sum(names[name] * value for name, value in wanted.items())
     ones = jnp.ones(BATCH)
     for run in (loss.total, jax.jit(loss.total, static_argnums=0)):
-        total, parts = run(settings, rows, explicit, noise, ones)
+        total, parts = run(settings, rows, propagated, noise, ones)
         assert parts.keys() == wanted.keys()
         for name, value in parts.items():
             np.testing.assert_allclose(value, wanted[name], rtol=1e-5, err_msg=name)
@@ -103,7 +107,7 @@ def test_losses_equal_their_definition_jitted_and_eager(block):
 
 
 def test_rows_that_fill_up_a_batch_change_nothing():
-    rows, explicit, noise = problem()
+    rows, propagated, noise = problem()
     keep = BATCH - 3
     weights = (jnp.arange(BATCH) < keep).astype(jnp.float32)
 
@@ -113,7 +117,7 @@ def test_rows_that_fill_up_a_batch_change_nothing():
 
     def run(rows, noise, weights):
         return jax.value_and_grad(
-            lambda rows: loss.total(SETTINGS, rows, explicit, noise, weights)[0]
+            lambda rows: loss.total(SETTINGS, rows, propagated, noise, weights)[0]
         )(rows)
 
     value, gradient = run(rows, noise, weights)
@@ -127,12 +131,11 @@ def test_rows_that_fill_up_a_batch_change_nothing():
 
 
 def test_alignment_takes_any_number_of_modalities():
-    _, explicit, _ = problem(modalities=3)
-    assert loss.alignment(explicit[:1]) == 0
-    pairs = [
-        loss.alignment([explicit[i], explicit[j]]) for i, j in ((0, 1), (0, 2), (1, 2))
-    ]
-    np.testing.assert_allclose(loss.alignment(explicit), np.mean(pairs), rtol=1e-5)
+    _, propagated, _ = problem(modalities=3)
+    f = propagated.explicit
+    assert loss.alignment(join(f[:1])) == 0
+    pairs = [loss.alignment(join([f[i], f[j]])) for i, j in ((0, 1), (0, 2), (1, 2))]
+    np.testing.assert_allclose(loss.alignment(propagated), np.mean(pairs), rtol=1e-5)
 
 
 def test_a_perturbed_row_moves_by_the_length_and_keeps_its_signs():
@@ -147,14 +150,14 @@ def test_a_perturbed_row_moves_by_the_length_and_keeps_its_signs():
 
 
 def test_extreme_scores_stay_finite():
-    rows, explicit, noise = problem()
+    rows, propagated, noise = problem()
     large = gume.Rows(*(a * 1e4 for a in rows))
     settings = dataclasses.replace(
         SETTINGS, behaviour_temperature=1e-3, user_temperature=1e-3
     )
 
     def run(rows):
-        return loss.total(settings, rows, explicit, noise, jnp.ones(BATCH))[0]
+        return loss.total(settings, rows, propagated, noise, jnp.ones(BATCH))[0]
 
     value, gradient = jax.value_and_grad(run)(large)
     assert np.isfinite(value)
@@ -162,6 +165,6 @@ def test_extreme_scores_stay_finite():
 
 
 def test_refuses_noise_of_another_batch():
-    rows, explicit, noise = problem()
+    rows, propagated, noise = problem()
     with pytest.raises(Exception, match="noise|shape|incompatible"):
-        loss.total(SETTINGS, rows, explicit, noise[:, :-1], jnp.ones(BATCH))
+        loss.total(SETTINGS, rows, propagated, noise[:, :-1], jnp.ones(BATCH))

@@ -11,7 +11,7 @@ from rfrec.config import UserError
 from rfrec.graph import neighbours
 
 
-def vectors(count=150, width=8, seed=0, dtype=np.float32):
+def vectors(count=150, width=8, seed=0, dtype="float32"):
     x = np.random.default_rng(seed).normal(size=(count, width))
     return (x * 3).astype(dtype)
 
@@ -76,7 +76,7 @@ def test_an_item_without_a_vector_is_alone():
 
 
 def test_reads_half_precision_from_a_file(tmp_path):
-    x = vectors(dtype=np.float16)
+    x = vectors(dtype="float16")
     np.save(tmp_path / "x.npy", x)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     found = neighbours.find(mapped, 4, block_rows=50)

@@ -212,7 +212,7 @@ def test_a_plateau_is_told_from_a_finished_training():
     flat = [0.69] * 5
     assert "never rose above" in notice(flat, [0.05, 0.08, 0.06, 0.05, 0.04])
     falling = notice([0.69, 0.6, 0.5, 0.4, 0.3], [0.2, 0.3, 0.2, 0.1, 0.1])
-    assert "still fell, by 50% over the last 3 epochs" in falling
+    assert "still falling, 77% of its whole fall in the last 3 epochs" in falling
     assert "config.optim.lr=0.001" in falling
     assert notice([0.69, 0.3, 0.299, 0.298, 0.298], [0.2, 0.3, 0.2, 0.1, 0.1]) is None
     assert notice([0.5, 0.4], [0.2, 0.3]) is None

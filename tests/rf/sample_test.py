@@ -182,7 +182,7 @@ def generate(key=0, count=5, solver=None, **given):
 def test_compiled_equals_eager():
     given = {"draws": 2, "guidance": 2.0, "interval": (0.2, 0.7), "trajectory": True}
     eager, compiled = (generate(compiled=c, **given) for c in (False, True))
-    for a, b in zip(eager, compiled, strict=True):
+    for a, b in zip(*map(jax.tree.leaves, (eager, compiled)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
