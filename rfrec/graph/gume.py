@@ -273,14 +273,19 @@ def propagate(
         preferences = (params["preferences"][name] for name in arch.modalities)
         users.append(sum(preferences) / len(sent))
         items.append(sum(sent) / len(sent))
-    columns = (jnp.concatenate(part, axis=1) for part in (users, items))
-    convolved = convolve_sides(graphs, *columns, arch.ui_layers)
+    of_users, of_items = convolve_sides(
+        graphs,
+        jnp.concatenate(users, axis=1),
+        jnp.concatenate(items, axis=1),
+        arch.ui_layers,
+    )
+    pairs = (of_users, received), (of_items, explicit)
+    return Propagated(*(_side(x, f, arch.width) for x, f in pairs))
 
-    def side(convolved: Array, sent: Array) -> Side:
-        shape = (len(sent), -1, arch.width)
-        return Side(convolved.reshape(shape), sent.reshape(shape))
 
-    return Propagated(side(convolved[0], received), side(convolved[1], explicit))
+def _side(convolved: Array, explicit: Array, width: int) -> Side:
+    shape = (len(explicit), -1, width)
+    return Side(convolved.reshape(shape), explicit.reshape(shape))
 
 
 def integrate(

@@ -212,10 +212,9 @@ def cached(
         try:
             return _read(path, len(x), k)
         except _DAMAGED as error:
-            reason = " ".join(str(error).split())[:120] or type(error).__name__
             logging.warning(
                 "%s: neighbours by %s are damaged (%s): finding them again",
-                *(path, name, reason),
+                *(path, name, " ".join(repr(error).split())[:120]),
             )
     found = find(x, k, approximate=approximate, name=name)
     try:

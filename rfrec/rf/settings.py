@@ -180,6 +180,8 @@ PRESETS: Mapping[str, Settings] = {
         heldout_share=0.1,
         sampling_steps=1,
         noise="zero",
+        # Generation starts where training does; at 1 the zero row is far from noise.
+        noise_scale=0.1,
         mixing="residual",
         mix_ratio=0.0,
         inference_mix_ratio=0.1,

@@ -99,7 +99,8 @@ def train(settings=None):
 
 def encode(settings, params, state, epoch=9, **choice):
     model, constants = make_model(settings), parts()[3]
-    return jax.jit(lambda: model.encode(params, state, constants, epoch, **choice))()
+    when = jnp.int32(epoch)
+    return jax.jit(lambda: model.encode(params, state, constants, when, **choice))()
 
 
 def assert_equal(a, b):
