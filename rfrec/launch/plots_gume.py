@@ -78,11 +78,10 @@ class Restored:
                 arch, self.flow, state.params, state.model_state, constants
             )
         )
-        made = jax.device_get(program(self.state, self.trainer.constants))
-        sides = {"users": slice(arch.num_users), "items": slice(arch.num_users, None)}
+        made, target = jax.device_get(program(self.state, self.trainer.constants))
         return [
-            lay_out(name, made[1][rows], made[0][rows], most, perplexity, seed)
-            for name, rows in sides.items()
+            lay_out(name, *pair, most, perplexity, seed)
+            for name, *pair in zip(("users", "items"), target, made, strict=True)
         ]
 
     def quality(self, steps: int, ratio: float) -> Quality:
