@@ -80,8 +80,10 @@ class Restored:
         )
         made, target = jax.device_get(program(self.state, self.trainer.constants))
         return [
-            lay_out(name, *pair, most, perplexity, seed)
-            for name, *pair in zip(("users", "items"), target, made, strict=True)
+            lay_out(name, wanted, generated, most, perplexity, seed)
+            for name, wanted, generated in zip(
+                ("users", "items"), target, made, strict=True
+            )
         ]
 
     def quality(self, steps: int, ratio: float) -> Quality:
