@@ -160,12 +160,9 @@ def evaluate_pairs(
     table: dict[str, dict[str, Any]] = {}
     for group, (indptr, items) in chosen.items():
         values = metrics.per_user(metrics.match_rows(lists.items, indptr, items), names)
-        told = significance.intervals(values, resamples=resamples, seed=seed)
+        told = summarize(values, resamples=resamples, seed=seed)["all"]
         users = int(np.sum(np.diff(indptr) > 0))
-        table[group] = {"users": users, "positives": len(items)}
-        for name, found in told.items():
-            row = {"mean": found.mean, "low": found.low, "high": found.high}
-            table[group][name] = row
+        table[group] = told | {"users": users, "positives": len(items)}
     return {
         "metrics": table,
         "groups": {

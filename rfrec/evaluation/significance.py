@@ -7,7 +7,6 @@ by scipy. What a system gains over another is judged on the differences by user,
 are far less scattered than the two systems' own values.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -89,46 +88,6 @@ def interval(
     return Interval(mean, float(found.low), float(found.high), len(values))
 
 
-def intervals(
-    values: Mapping[str, Float[np.ndarray, " U"]],
-    *,
-    level: float = 0.95,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> dict[str, Interval]:
-    """Returns what `interval` returns for several metrics, by the same draws of users.
-
-    How often each user is drawn is counted once for all of them, so that a resample
-    costs one row of a matrix product.
-
-    Args:
-      values: One for each user, by metric; NaN in all metrics or in none.
-      level: As of `interval`.
-      resamples: As of `interval`.
-      seed: As of `interval`.
-    """
-    table = np.stack(list(values.values()), axis=1).astype(np.float64)
-    known = ~np.isnan(table)
-    kept = known.all(axis=1)
-    number = int(kept.sum())
-    if number < 2 or not (known.any(axis=1) == kept).all():
-        settings = {"level": level, "resamples": resamples, "seed": seed}
-        return {name: interval(value, **settings) for name, value in values.items()}
-    table = table[kept]
-    rng = np.random.default_rng(seed)
-    means = np.empty((resamples, len(values)))
-    for i in range(resamples):
-        drawn = np.bincount(rng.integers(0, number, number), minlength=number)
-        means[i] = drawn @ table / number
-    ends = 50 * (1 - level), 50 * (1 + level)
-    low, high = np.percentile(means, ends, axis=0)
-    rows = zip(values, table.mean(axis=0), low, high, strict=True)
-    return {
-        name: Interval(float(mean), float(least), float(most), number)
-        for name, mean, least, most in rows
-    }
-
-
 def difference(
     ours: Float[np.ndarray, " U"],
     theirs: Float[np.ndarray, " V"],
@@ -190,8 +149,6 @@ def paired(
     moved = gain[gain != 0]
     if not len(moved):
         return Paired(*found, 1.0, 1.0)
-    error = float(gain.std(ddof=1)) / len(gain) ** 0.5
-    p_t = 0.0
-    if error > 0:
-        p_t = float(2 * stats.t.sf(abs(gain.mean()) / error, len(gain) - 1))
-    return Paired(*found, p_t, float(stats.wilcoxon(moved).pvalue))
+    # Where all users gain the same, SciPy has no t.
+    p_t = stats.ttest_1samp(gain, 0.0).pvalue if np.ptp(gain) else 0.0
+    return Paired(*found, float(p_t), float(stats.wilcoxon(moved).pvalue))

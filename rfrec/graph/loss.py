@@ -36,8 +36,8 @@ class Weights:
       interest: Of the squared interest Q of the positives.
       batch_size: What the squares are divided by, also for a shorter last batch.
       noise: Length of the perturbation of a row.
-      block: Rows compared at once by the contrastive losses; None for all. A block is
-        computed again for the gradient, for memory.
+      block: Rows compared at once by the contrastive losses, for memory; None for as
+        many as fit 16 MiB of logits.
     """
 
     behaviour: float = 0.01

@@ -19,10 +19,9 @@ from ml_collections import ConfigDict
 from rfrec.config import UserError
 from rfrec.graph import training
 from rfrec.launch import gume_report, gume_seeds, gume_settings, runner
-from rfrec.train import loop
+from rfrec.train import loop, running
 from rfrec.train.checkpoint import Checkpoints
 from rfrec.train.state import TrainState
-from rfrec.train.writer import Writer
 
 
 def main(
@@ -68,7 +67,16 @@ def run_one(config: ConfigDict, run: training.Run, workdir: Path) -> None:
     template = run.trainer.init(config.seed)
     checkpoints = Checkpoints(workdir, highest=(training.CRITERION,))
     try:
-        progress = train(run, template, workdir, checkpoints)
+        progress = running.train(
+            template,
+            run.program(),
+            run.trainer.schedule,
+            engine=run.trainer.engine,
+            checkpoints=checkpoints,
+            workdir=workdir,
+            notes={"data": run.trainer.split.fingerprint},
+            what="pairs",
+        )
         step = checkpoints.best(training.CRITERION)
         assert step is not None, "evaluated before anything was stored"
         state = checkpoints.restore(step, template).state
@@ -102,40 +110,6 @@ def describe(
         "seconds_per_epoch": progress.seconds * size / progress.step,
         "parameters": sum(np.size(a) for a in jax.tree.leaves(template.params)),
     }
-
-
-def train(
-    run: training.Run, state: TrainState, workdir: Path, checkpoints: Checkpoints
-) -> loop.Progress:
-    """Trains, or goes on, to the end; returns where it ended.
-
-    Args:
-      run: To train.
-      state: Before the first step, on the host.
-      workdir: Of the run.
-      checkpoints: In it.
-    """
-    trainer = run.trainer
-    notes = {"data": trainer.split.fingerprint}
-    state, progress = loop.resume(state, checkpoints, notes, what="pairs")
-    writer = None
-    if jax.process_index() == 0:
-        writer = Writer(workdir, resume_step=progress.step)
-    try:
-        loop.fit(
-            trainer.engine.replicate(state),
-            run.program(),
-            trainer.schedule,
-            engine=trainer.engine,
-            checkpoints=checkpoints,
-            writer=writer,
-            progress=progress,
-            notes=notes,
-        )
-    finally:
-        if writer is not None:
-            writer.close()
-    return progress
 
 
 def _define_flags() -> None:

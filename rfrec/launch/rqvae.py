@@ -18,10 +18,9 @@ from rfrec.config import as_json
 from rfrec.data.features import ItemVectors
 from rfrec.launch import export, runner, settings
 from rfrec.tokenizer import rqvae, training
-from rfrec.train import loop
+from rfrec.train import running
 from rfrec.train.checkpoint import Checkpoints
 from rfrec.train.state import TrainState
-from rfrec.train.writer import Writer
 
 CRITERIA = ("collision_rate", "loss")
 
@@ -68,28 +67,20 @@ def train(
     """Trains, or goes on, and tokenizes all items with the chosen checkpoint."""
     run = training.Run(trainer)
     checkpoints = Checkpoints(workdir, lowest=CRITERIA)
-    notes = {"items": items.fingerprint}
-    state, progress = loop.resume(
-        trainer.init(), checkpoints, notes, what="item vectors"
-    )
-    writer = None
-    if jax.process_index() == 0:
-        writer = Writer(workdir, resume_step=progress.step)
+    template = trainer.init()
     try:
-        loop.fit(
-            trainer.engine.replicate(state),
+        progress = running.train(
+            template,
             run.program(),
             trainer.schedule,
             engine=trainer.engine,
             checkpoints=checkpoints,
-            writer=writer,
-            progress=progress,
-            notes=notes,
+            workdir=workdir,
+            notes={"items": items.fingerprint},
+            what="item vectors",
         )
-        tokenized, models = compare(run, checkpoints, chosen, state)
+        tokenized, models = compare(run, checkpoints, chosen, template)
     finally:
-        if writer is not None:
-            writer.close()
         checkpoints.close()
     return tokenized, {"seconds": progress.seconds, "models": models}
 

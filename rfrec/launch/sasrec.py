@@ -22,10 +22,8 @@ from rfrec.data.interactions import Interactions
 from rfrec.evaluation import groups, metrics, predictions, ranking, report
 from rfrec.launch import runner
 from rfrec.retrieval import sasrec, sasrec_training
-from rfrec.train import loop, optim, partition
+from rfrec.train import loop, optim, partition, running
 from rfrec.train.checkpoint import Checkpoints
-from rfrec.train.state import TrainState
-from rfrec.train.writer import Writer
 
 CRITERION = "ndcg@10"
 
@@ -136,7 +134,16 @@ def main(config: ConfigDict, workdir: Path) -> None:
     run, template = sasrec_training.Run(trainer), trainer.init()
     checkpoints = Checkpoints(workdir, highest=(CRITERION,))
     try:
-        progress = train(run, template, workdir, checkpoints)
+        progress = running.train(
+            template,
+            run.program(),
+            trainer.schedule,
+            engine=trainer.engine,
+            checkpoints=checkpoints,
+            workdir=workdir,
+            notes={"data": fingerprint(inter)},
+            what="histories",
+        )
         step = checkpoints.best(CRITERION)
         assert step is not None, "evaluated before anything was stored"
         state = checkpoints.restore(step, template).state
@@ -153,43 +160,6 @@ def main(config: ConfigDict, workdir: Path) -> None:
             "parameters": sum(np.size(a) for a in jax.tree.leaves(template.params)),
         }
         finish(config, run, lists, workdir, told)
-
-
-def train(
-    run: sasrec_training.Run,
-    state: TrainState,
-    workdir: Path,
-    checkpoints: Checkpoints,
-) -> loop.Progress:
-    """Trains, or goes on, to the end; returns where it ended.
-
-    Args:
-      run: To train.
-      state: Before the first step, on the host.
-      workdir: Of the run.
-      checkpoints: In it.
-    """
-    trainer = run.trainer
-    notes = {"data": fingerprint(trainer.data.inter)}
-    state, progress = loop.resume(state, checkpoints, notes, what="histories")
-    writer = None
-    if jax.process_index() == 0:
-        writer = Writer(workdir, resume_step=progress.step)
-    try:
-        loop.fit(
-            trainer.engine.replicate(state),
-            run.program(),
-            trainer.schedule,
-            engine=trainer.engine,
-            checkpoints=checkpoints,
-            writer=writer,
-            progress=progress,
-            notes=notes,
-        )
-    finally:
-        if writer is not None:
-            writer.close()
-    return progress
 
 
 def finish(

@@ -18,10 +18,9 @@ from rfrec.launch import runner, t5_data, t5_settings, t5_weights
 from rfrec.launch.t5_data import CodedData
 from rfrec.retrieval import tasks, training, vocab_files
 from rfrec.retrieval.vocab import Vocabulary
-from rfrec.train import loop
+from rfrec.train import running
 from rfrec.train.checkpoint import Checkpoints
 from rfrec.train.state import TrainState
-from rfrec.train.writer import Writer
 from rfrec.typing import PyTree
 
 
@@ -103,35 +102,29 @@ def train(trainer: training.Trainer, fingerprint: str, workdir: Path) -> dict[st
     checkpoints = Checkpoints(
         workdir, lowest=t5_settings.LOWEST, highest=t5_settings.HIGHEST
     )
-    notes, writer = {"data": fingerprint}, None
+    template = trainer.init()
     try:
-        state, progress = loop.resume(
-            trainer.init(), checkpoints, notes, what="histories or codes"
-        )
         padding = run.padding()
         logging.info(
             "histories: %.1f%% of the slots are padding, %.1f%% without length buckets:"
             " %.1f%% saved",
             *(100 * share for share in padding),
         )
-        if jax.process_index() == 0:
-            writer = Writer(workdir, resume_step=progress.step)
-        loop.fit(
-            trainer.place(state),
+        progress = running.train(
+            template,
             run.program(),
             trainer.schedule,
             engine=trainer.engine,
             checkpoints=checkpoints,
-            writer=writer,
-            progress=progress,
-            notes=notes,
+            workdir=workdir,
+            notes={"data": fingerprint},
+            what="histories or codes",
+            place=trainer.place,
         )
-        models = compare(run, checkpoints, state)
+        models = compare(run, checkpoints, template)
     finally:
-        if writer is not None:
-            writer.close()
         checkpoints.close()
-    sizes = map(np.size, jax.tree.leaves(state.params))
+    sizes = map(np.size, jax.tree.leaves(template.params))
     return {
         "seconds": progress.seconds,
         "steps": progress.step,

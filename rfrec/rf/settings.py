@@ -24,8 +24,7 @@ class Settings:
       hidden_dim: Width of the velocity network.
       n_layers: Its residual blocks.
       dropout: In it, while training.
-      time_code: `raw`: sinusoids of t in [0, 1], most of which hardly move; `fourier`:
-        of 1000 t.
+      time_code: Of `velocity.Architecture`, its `time`.
       loss: Of the velocity.
       loss_weight: Of that loss in the total.
       time_law: Of the times at which the velocity is trained.

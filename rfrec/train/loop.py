@@ -138,34 +138,6 @@ class Progress:
                 yield {"step": self.step, "epoch": epoch, "split": "train", **means}
 
 
-def resume(
-    template: PyTree, checkpoints: Checkpoints, notes: dict[str, Any], *, what: str
-) -> tuple[PyTree, Progress]:
-    """Returns the state and progress to start from: the latest stored, or the first.
-
-    Args:
-      template: The state before the first step, on the host.
-      checkpoints: Of the run.
-      notes: As given to `fit`, such as the fingerprint of the data.
-      what: Names what the notes tell of.
-
-    Raises:
-      UserError: The run was begun with other notes.
-    """
-    step = checkpoints.latest()
-    if step is None:
-        return template, Progress()
-    restored = checkpoints.restore(step, template)
-    stored = dict(restored.notes)
-    if {name: stored.pop(name) for name in notes} != notes:
-        raise UserError(
-            f"the {what} are not those this run was trained on: restore them, or use"
-            " another --workdir"
-        )
-    logging.info("resuming at step %d", step)
-    return restored.state, Progress(**stored)
-
-
 def fit(
     state: PyTree,
     program: Program,

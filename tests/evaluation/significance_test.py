@@ -80,29 +80,6 @@ def test_seventeen_thousand_users_take_a_moment():
     assert time.process_time() - start < 5
 
 
-def test_several_intervals_are_those_of_each():
-    rng = np.random.default_rng(0)
-    values = {"a": rng.random(300), "b": rng.normal(size=300)}
-    for value in values.values():
-        value[::7] = np.nan
-    found = significance.intervals(values, resamples=200, seed=3)
-    for name, value in values.items():
-        wanted = significance.interval(value, resamples=200, seed=3)
-        np.testing.assert_allclose(np.array(found[name]), np.array(wanted), rtol=1e-9)
-
-
-def test_intervals_of_metrics_of_different_users_are_drawn_apart():
-    values = {"a": np.array([1.0, 2.0, np.nan]), "b": np.array([1.0, 2.0, 4.0])}
-    found = significance.intervals(values, resamples=50)
-    for name, value in values.items():
-        assert found[name] == significance.interval(value, resamples=50)
-
-
-def test_intervals_without_users_are_none():
-    found = significance.intervals({"a": np.full(4, np.nan)})
-    assert found == {"a": (None, None, None, 0)}
-
-
 def test_a_paired_test_gives_the_values_of_scipy():
     rng = np.random.default_rng(1)
     theirs = rng.random(80)
