@@ -47,6 +47,50 @@ class FreePlaces:
         ]
         self._grids: dict[Prefix, Bool[np.ndarray, "J K"]] = {}
         self._full: set[Prefix] = set()
+        # Last codes taken since, by what comes before them.
+        self._taken: dict[Prefix, list[int]] = {}
+
+    def settle(
+        self, codes: Int32[np.ndarray, "Q"], latent: Float64[np.ndarray, "D"]
+    ) -> Prefix:
+        """Takes an item's own place or, where that is taken, the nearest free one.
+
+        The nearest is looked for below all codes but the last; where all of these
+        places are taken, as `take` does.
+
+        Args:
+          codes: the item's own tuple.
+          latent: the item's latent.
+
+        Returns:
+          The tuple; no later call returns it again.
+
+        Raises:
+          RuntimeError: if the whole space is taken.
+        """
+        *start, last = codes.tolist()
+        prefix = tuple(start)
+        used = np.zeros(self._sizes[-1], bool)
+        below = self._below(prefix)
+        used[self._columns[-1, below]] = True
+        used[self._taken.get(prefix, [])] = True
+        if used.all():
+            return self.take(codes, latent)
+        if used[last]:
+            rest = latent.copy()
+            for level, code in enumerate(prefix):
+                rest -= self._codebooks[level][code]
+            costs = ((rest - self._codebooks[-1]) ** 2).sum(1)
+            costs[used] = np.inf
+            last = int(costs.argmin())
+        return self._mark((*prefix, last))
+
+    def _mark(self, place: Prefix) -> Prefix:
+        """Notes that a place is taken."""
+        self._taken.setdefault(place[:-1], []).append(place[-1])
+        if place[:-2] in self._grids:
+            self._grids[place[:-2]][place[-2:]] = True
+        return place
 
     def take(
         self, codes: Int32[np.ndarray, "Q"], latent: Float64[np.ndarray, "D"]
@@ -71,9 +115,7 @@ class FreePlaces:
                 rest -= self._codebooks[level][code]
             found = self._nearest(prefix, rest)
             if found is not None:
-                place = found[1]
-                self._grids[place[:-2]][place[-2:]] = True
-                return place
+                return self._mark(found[1])
         raise RuntimeError(f"no free place among code sizes {self._sizes}")
 
     def _nearest(
@@ -129,11 +171,18 @@ class FreePlaces:
 
     def _grid(self, prefix: Prefix) -> Bool[np.ndarray, "J K"]:
         if prefix not in self._grids:
-            start, stop = 0, self._columns.shape[1]
-            for level, code in enumerate(prefix):
-                column = self._columns[level, start:stop]
-                start, stop = start + np.searchsorted(column, [code, code + 1])
+            below = self._below(prefix)
             grid = np.zeros(self._sizes[-2:], bool)
-            grid[self._columns[-2, start:stop], self._columns[-1, start:stop]] = True
+            grid[self._columns[-2, below], self._columns[-1, below]] = True
+            for row in range(len(grid)):
+                grid[row, self._taken.get((*prefix, row), [])] = True
             self._grids[prefix] = grid
         return self._grids[prefix]
+
+    def _below(self, prefix: Prefix) -> slice:
+        """Returns the rows of the first table that begin with a prefix."""
+        start, stop = 0, self._columns.shape[1]
+        for level, code in enumerate(prefix):
+            column = self._columns[level, start:stop]
+            start, stop = start + np.searchsorted(column, [code, code + 1])
+        return slice(int(start), int(stop))
