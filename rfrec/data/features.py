@@ -152,7 +152,10 @@ def read_features(path: str | Path) -> Float[np.ndarray, "N D"]:
 
 
 def check_features(
-    x: Float[np.ndarray, "N D"], path: str | Path, chunk_rows: int = CHUNK_ROWS
+    x: Float[np.ndarray, "N D"],
+    path: str | Path,
+    chunk_rows: int = CHUNK_ROWS,
+    first_row: int = 0,
 ) -> FeatureReport:
     """Scans all values once, a chunk of rows at a time.
 
@@ -160,6 +163,7 @@ def check_features(
       x: array or memory map; zero rows are allowed (items without a vector).
       path: file or feature named in errors.
       chunk_rows: rows held in memory at once, at least 1.
+      first_row: number of the first row in the file, where `x` is its end.
 
     Returns:
       The findings; `FeatureReport.warnings` words them.
@@ -187,15 +191,15 @@ def check_features(
     if bad.any():
         raise UserError(
             f"{path}: {bad.sum()} of {num_rows} rows hold NaN or infinite values"
-            f" (rows {_some(np.flatnonzero(bad))}); compute them again or set the"
-            " whole row to zero"
+            f" (rows {_some(first_row + np.flatnonzero(bad))}); compute them again or"
+            " set the whole row to zero"
         )
     hashes = np.concatenate(digests) if digests else np.zeros(0, np.uint64)
     constant = low == high if hashes.size > 1 else np.zeros(width, bool)
     return FeatureReport(
         rows=num_rows,
         constant_columns=np.flatnonzero(constant),
-        zero_rows=np.flatnonzero(zero),
+        zero_rows=first_row + np.flatnonzero(zero),
         duplicate_rows=hashes.size - np.unique(hashes).size,
         mean_square=square / x.size,
     )

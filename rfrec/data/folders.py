@@ -151,6 +151,24 @@ def read_feature(data: DataSet, name: str) -> Feature:
     )
 
 
+def choose_features(data: DataSet, names: tuple[str, ...]) -> list[Feature]:
+    """Opens the features that are asked for, or the only `.npy` there is.
+
+    Args:
+      data: the data set.
+      names: in the order wanted; may be empty.
+
+    Raises:
+      UserError: none is named but there are several, or as `read_feature`.
+    """
+    if not names and len(data.vectors) != 1:
+        raise UserError(
+            f"data set {data.name!r} has the features"
+            f" {', '.join(data.feature_names) or 'none'}; choose by data.features"
+        )
+    return [read_feature(data, name) for name in names or data.vectors]
+
+
 def check_counts(data: DataSet, num_items: int, origin: str) -> list[str]:
     """Compares the number of items with the other files of the data set.
 

@@ -71,15 +71,23 @@ def join(
     """
     if scale not in SCALES:
         raise UserError(f"data.scale is {scale!r}, expected one of {', '.join(SCALES)}")
-    first = features[0]
-    for other in features[1:]:
-        if len(other.values) != len(first.values):
-            raise UserError(
-                f"{first.origin} has {len(first.values)} rows but {other.origin} has"
-                f" {len(other.values)}; features of one data set need a row for each"
-                " item"
-            )
+    check_rows(features)
     reports = [check_features(f.values, f.origin) for f in features]
+    return join_checked(
+        features, reports, name=name, scale=scale, ids=ids, titles=titles
+    )
+
+
+def join_checked(
+    features: Sequence[Feature],
+    reports: Sequence[FeatureReport],
+    *,
+    name: str,
+    scale: str,
+    ids: tuple[str, ...] | None = None,
+    titles: tuple[str, ...] | None = None,
+) -> ItemVectors:
+    """Does `join` with features of equally many rows whose reports are there."""
     values = _side_by_side(features, reports, scale)
     return ItemVectors(
         values=values,
@@ -90,6 +98,22 @@ def join(
         fingerprint=fingerprint(values),
         warnings=_warnings(features, reports, values),
     )
+
+
+def check_rows(features: Sequence[Feature]) -> None:
+    """Refuses features of one data set that have unequally many rows.
+
+    Raises:
+      UserError: names two of them.
+    """
+    first = features[0]
+    for other in features[1:]:
+        if len(other.values) != len(first.values):
+            raise UserError(
+                f"{first.origin} has {len(first.values)} rows but {other.origin} has"
+                f" {len(other.values)}; features of one data set need a row for each"
+                " item"
+            )
 
 
 def stack(parts: Sequence[ItemVectors]) -> ItemVectors:
@@ -143,15 +167,24 @@ def _side_by_side(
     stop = 0
     for feature, report in zip(features, reports, strict=True):
         start, stop = stop, stop + feature.values.shape[1]
-        factor = _factor(feature, report, scale)
+        times = factor(feature, report, scale)
         for row in range(0, len(joined), CHUNK_ROWS):
             rows = slice(row, row + CHUNK_ROWS)
-            joined[rows, start:stop] = as_float32(feature.values[rows]) * factor
+            joined[rows, start:stop] = as_float32(feature.values[rows]) * times
     return joined
 
 
-def _factor(feature: Feature, report: FeatureReport, scale: str) -> np.float32:
-    """Returns what the feature is multiplied with."""
+def factor(feature: Feature, report: FeatureReport, scale: str) -> np.float32:
+    """Returns what a feature is multiplied with.
+
+    Args:
+      feature: of one data set.
+      report: of `check_features`, of all its items.
+      scale: as of `join`.
+
+    Raises:
+      UserError: it is all zero but to be scaled.
+    """
     if scale == "none" or feature.kind == "multi_hot":
         return np.float32(1)
     if report.mean_square == 0:

@@ -252,14 +252,7 @@ def _load_set(
 ) -> ItemVectors:
     """Loads one data set of a folder."""
     data = _OPEN[source](root, name)
-    if not features:
-        if len(data.vectors) != 1:
-            raise UserError(
-                f"data set {name!r} has the features"
-                f" {', '.join(data.feature_names) or 'none'}; choose by data.features"
-            )
-        features = tuple(data.vectors)
-    chosen = [folders.read_feature(data, feature) for feature in features]
+    chosen = folders.choose_features(data, features)
     titles = data.table.titles if data.table else None
     items = join(chosen, name=name, scale=scale, titles=titles)
     late = folders.check_counts(data, len(items.values), chosen[0].origin)
