@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from rfrec.config import as_json
 from rfrec.data.features import ItemVectors
-from rfrec.launch import export, runner, settings
+from rfrec.launch import codes_export, runner, settings
 from rfrec.tokenizer import rqvae, training
 from rfrec.train import running
 from rfrec.train.checkpoint import Checkpoints
@@ -51,9 +51,9 @@ def main(config: ConfigDict, workdir: Path) -> None:
         finish(config, items, tokenized, workdir, report)
 
 
-def residual_kmeans(config: ConfigDict, items: ItemVectors) -> export.Tokenized:
+def residual_kmeans(config: ConfigDict, items: ItemVectors) -> codes_export.Tokenized:
     """Tokenizes without training."""
-    return export.residual_kmeans(
+    return codes_export.residual_kmeans(
         items.values,
         tuple(config.codebook.sizes),
         seed=config.seed,
@@ -63,7 +63,7 @@ def residual_kmeans(config: ConfigDict, items: ItemVectors) -> export.Tokenized:
 
 def train(
     trainer: training.Trainer, items: ItemVectors, workdir: Path, chosen: str
-) -> tuple[export.Tokenized, dict[str, Any]]:
+) -> tuple[codes_export.Tokenized, dict[str, Any]]:
     """Trains, or goes on, and tokenizes all items with the chosen checkpoint."""
     run = training.Run(trainer)
     checkpoints = Checkpoints(workdir, lowest=CRITERIA)
@@ -87,7 +87,7 @@ def train(
 
 def compare(
     run: training.Run, checkpoints: Checkpoints, chosen: str, template: TrainState
-) -> tuple[export.Tokenized, dict[str, Any]]:
+) -> tuple[codes_export.Tokenized, dict[str, Any]]:
     """Evaluates the last model and the best by each criterion, side by side.
 
     Args:
@@ -121,7 +121,7 @@ def compare(
             values["energy_left"],
         )
         if name == chosen:
-            tokenized = export.Tokenized(
+            tokenized = codes_export.Tokenized(
                 codes=result.codes,
                 latents=result.latents,
                 codebooks=code_vectors(host, trainer.arch),
@@ -140,10 +140,13 @@ def code_vectors(state, arch: rqvae.Architecture) -> tuple[np.ndarray, ...]:
 
 
 def write_codes(
-    config: ConfigDict, items: ItemVectors, tokenized: export.Tokenized, workdir: Path
+    config: ConfigDict,
+    items: ItemVectors,
+    tokenized: codes_export.Tokenized,
+    workdir: Path,
 ) -> dict[str, Any]:
     """Repairs and exports the codes; returns what the report says of them."""
-    exported = export.export_codes(
+    exported = codes_export.export_codes(
         workdir,
         items,
         tokenized,
@@ -156,7 +159,7 @@ def write_codes(
 def finish(
     config: ConfigDict,
     items: ItemVectors,
-    tokenized: export.Tokenized,
+    tokenized: codes_export.Tokenized,
     workdir: Path,
     report: dict[str, Any],
 ) -> None:
