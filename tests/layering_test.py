@@ -22,12 +22,16 @@ TIERS = {
     **dict.fromkeys(("config", "typing"), 0),
     **dict.fromkeys(("files", "dropout"), 1),
     **dict.fromkeys(("train", "data", "codes", "rf", "evaluation"), 2),
-    **dict.fromkeys(("tokenizer", "retrieval", "graph"), 3),
+    **dict.fromkeys(("tokenizer", "retrieval", "graph", "encoders"), 3),
     "launch": 4,
 }
 CONFIG_IMPORTS = ("ml_collections", "rfrec.config")
-TORCH_FILES = ("rfrec/launch/convert.py", "rfrec/launch/bench*.py")
-OPTIONAL = ("torch", "matplotlib", "tensorboardX")
+TORCH_FILES = (
+    "rfrec/launch/convert.py",
+    "rfrec/launch/bench*.py",
+    "rfrec/encoders/torch_*.py",
+)
+OPTIONAL = ("torch", "matplotlib", "tensorboardX", "PIL")
 PICKLERS = ("pickle", "cPickle", "_pickle", "cloudpickle", "dill", "shelve", "joblib")
 MAX_LINES = 400
 HEADER = (

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Folders in rfrec's own or MMRec's format in; features, titles, histories out.
 
-rfrec: `NAME.<feature>.npy`, optionally `NAME.items.tsv` and `NAME.inter.json`.
+rfrec: `NAME.<feature>.npy`, optionally `NAME.items.tsv` and `NAME.inter.json`;
+`NAME.<feature>_mask.npy`, which tells the items that have a vector, is no feature.
 MMRec: `NAME.inter` beside `<feature>_feat.npy`.
 Row i of every file is item i. A data set lies in the folder that is given or in a
 folder directly below it.
@@ -91,6 +92,7 @@ def open_folder(root: Path, name: str) -> DataSet:
     vectors = {
         path.name.removeprefix(f"{name}.").removesuffix(".npy"): path
         for path in folder.glob(f"{glob.escape(name)}.*.npy")
+        if not path.name.endswith("_mask.npy")
     }
     table = folder / f"{name}.items.tsv"
     return DataSet(

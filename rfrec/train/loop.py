@@ -176,7 +176,7 @@ def fit(
             metrics=metrics,
         )
 
-    with _sigterm() as stop, _bar(schedule, progress) as bar:
+    with sigterm() as stop, _bar(schedule, progress) as bar:
         pace = _Pace(schedule.steps_per_call)
         while not progress.has_ended(schedule):
             epoch, within = divmod(progress.step, schedule.steps_per_epoch)
@@ -274,8 +274,8 @@ class _Stop:
 
 
 @contextmanager
-def _sigterm() -> Iterator[_Stop]:
-    """Turns SIGTERM into a flag while the loop runs."""
+def sigterm() -> Iterator[_Stop]:
+    """Turns SIGTERM into a flag meanwhile; for the main thread."""
     stop = _Stop()
 
     def handle(signum, frame):

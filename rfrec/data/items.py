@@ -1,0 +1,209 @@
+# Copyright 2026 The rfrec Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Tables of raw items: TSV or JSON lines in; columns of cells out, row = item.
+
+TSV is UTF-8 with a header and no quoting, lists in a cell separated by `|`, as in
+`NAME.items.tsv`. JSON lines hold an object a line; its values are texts, numbers, null
+or lists of these.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rfrec.config import UserError
+
+TSV = (".tsv", ".txt")
+JSON_LINES = (".jsonl", ".ndjson", ".json")
+
+# A text, or the elements of a list.
+Cell = str | tuple[str, ...]
+
+
+class Table(NamedTuple):
+    """Items as they were found.
+
+    Attributes:
+      path: The file.
+      ids: Name of each item; its row number where no column names it.
+      columns: Cells by column, empty text where an item has none.
+    """
+
+    path: Path
+    ids: tuple[str, ...]
+    columns: dict[str, tuple[Cell, ...]]
+
+    def column(self, name: str, key: str) -> tuple[Cell, ...]:
+        """Returns the cells of a column.
+
+        Args:
+          name: Of the column.
+          key: Of the config, named in the error.
+
+        Raises:
+          UserError: There is no such column.
+        """
+        if name not in self.columns:
+            raise UserError(
+                f"{self.path}: no column {name!r}, which {key} asks for; it has:"
+                f" {', '.join(self.columns)}"
+            )
+        return self.columns[name]
+
+
+def read(path: str | Path, *, id_column: str | None = None) -> Table:
+    """Reads all items.
+
+    Args:
+      path: `.tsv` or `.txt`: a table; `.jsonl`, `.ndjson` or `.json`: JSON lines.
+      id_column: Column that names the items; None names them by their row. Names that
+        are the numbers of the rows must be in their order.
+
+    Returns:
+      The table.
+
+    Raises:
+      UserError: The file is missing, not UTF-8, empty, of another kind, has a damaged
+        line, or the names of its items are missing, repeated or out of order; tells
+        the line.
+    """
+    path = Path(path)
+    if path.suffix not in (*TSV, *JSON_LINES):
+        raise UserError(
+            f"{path}: the kind of table is told by the name's end, one of"
+            f" {', '.join((*TSV, *JSON_LINES))}; rename or convert it"
+        )
+    lines = _lines(path)
+    if path.suffix in TSV:
+        columns = _read_tsv(path, lines)
+    else:
+        columns = _read_json_lines(path, lines)
+    count = len(next(iter(columns.values()), ()))
+    if not count:
+        raise UserError(f"{path}: holds no items")
+    ids = tuple(map(str, range(count)))
+    table = Table(path, ids, columns)
+    if id_column is None:
+        return table
+    cells = table.column(id_column, "config.table.id")
+    first = 2 if path.suffix in TSV else 1
+    return table._replace(ids=_names(path, id_column, cells, first))
+
+
+def _lines(path: Path) -> list[str]:
+    """Returns the lines without their ends; only a newline ends one."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; correct config.table.path") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise UserError(
+            f"{path}: line {line} is not UTF-8; convert the file"
+        ) from error
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    return lines if lines[-1] else lines[:-1]
+
+
+def _read_tsv(path: Path, lines: Sequence[str]) -> dict[str, tuple[Cell, ...]]:
+    if not lines:
+        raise UserError(f"{path}: holds no items")
+    header = lines[0].split("\t")
+    twice = {name for name in header if header.count(name) > 1}
+    if twice:
+        raise UserError(f"{path}: column {min(twice)!r} is there twice; rename one")
+    rows = [line.split("\t") for line in lines[1:]]
+    for number, row in enumerate(rows, 2):
+        if len(row) != len(header):
+            raise UserError(
+                f"{path}: line {number} has {len(row)} fields, the header has"
+                f" {len(header)}; texts must hold no tab and no line break"
+            )
+    cells = zip(*rows, strict=True) if rows else ([] for _ in header)
+    return {
+        name: tuple(tuple(c.split("|")) if "|" in c else c for c in column)
+        for name, column in zip(header, cells, strict=True)
+    }
+
+
+def _read_json_lines(path: Path, lines: Sequence[str]) -> dict[str, tuple[Cell, ...]]:
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(
+                f"{path}: line {number} is not JSON ({error.msg} at character"
+                f" {error.pos + 1}); each line holds one object"
+            ) from error
+        except RecursionError as error:
+            raise UserError(f"{path}: line {number} is nested too deeply") from error
+        if not isinstance(row, dict):
+            raise UserError(
+                f"{path}: line {number} holds no object; expected"
+                ' {"title": ..., ...} with the columns of one item'
+            )
+        rows.append({key: _cell(path, number, key, row[key]) for key in row})
+    names = dict.fromkeys(name for row in rows for name in row)
+    if rows and not names:
+        raise UserError(f"{path}: no item has a column")
+    return {name: tuple(row.get(name, "") for row in rows) for name in names}
+
+
+def _cell(path: Path, number: int, key: str, value: Any) -> Cell:
+    if isinstance(value, list):
+        return tuple(_flat(path, number, key, value))
+    return next(_flat(path, number, key, [value]), "")
+
+
+def _flat(path: Path, number: int, key: str, values: list) -> Iterator[str]:
+    """Yields the texts of a list, whatever lists they are in."""
+    for value in values:
+        if isinstance(value, list):
+            yield from _flat(path, number, key, value)
+        elif isinstance(value, str):
+            if any("\ud800" <= letter <= "\udfff" for letter in value):
+                raise UserError(
+                    f"{path}: line {number}: {key!r} holds half of a surrogate pair;"
+                    " write the file again as UTF-8"
+                )
+            yield value
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            # NaN is how tables without null write it.
+            yield from () if value != value else (str(value),)
+        elif value is not None:
+            raise UserError(
+                f"{path}: line {number}: {key!r} is {type(value).__name__}, expected"
+                " a text, a number, null or a list of these"
+            )
+
+
+def _names(
+    path: Path, column: str, cells: tuple[Cell, ...], first: int
+) -> tuple[str, ...]:
+    """Returns the names of the items; `first` is the line of item 0."""
+    lines: dict[str, int] = {}
+    for line, cell in enumerate(cells, first):
+        if not isinstance(cell, str) or not cell:
+            raise UserError(
+                f"{path}: line {line}: {column!r} is no name; each item needs one"
+            )
+        if cell in lines:
+            raise UserError(
+                f"{path}: line {line}: item {cell!r} is there already, on line"
+                f" {lines[cell]}; {column!r} must name each item once"
+            )
+        lines[cell] = line
+    numbers = tuple(map(str, range(len(cells))))
+    # Vectors of other items are the one mistake that no later check can see.
+    if tuple(lines) != numbers and lines.keys() == set(numbers):
+        row = next(i for i, name in enumerate(lines) if name != numbers[i])
+        name = tuple(lines)[row]
+        raise UserError(
+            f"{path}: line {row + first} is item {name!r}, expected {row}: {column!r}"
+            " numbers the rows, sort the file by it"
+        )
+    return tuple(lines)
