@@ -2,22 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The smoke variant of every main that exists, from items to unique codes."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import numpy as np
 
 from rfrec.launch import codes, rqvae
+from tests.mains import load_config
 
 ROOT = Path(__file__).parents[1]
-
-
-def load_config(name, variant=""):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(variant)
 
 
 def test_items_in_unique_codes_out(tmp_path):

@@ -5,6 +5,8 @@
 python -m rfrec.launch.gume --config=configs/gume.py:ml100k --workdir=runs/ml100k
 python -m rfrec.launch.gume --config=configs/gume.py:ml100k --workdir=runs/ml100k_rf \
   --config.rf.use_rf=true --seeds=5 --against=runs/ml100k
+python -m rfrec.launch.gume --config=configs/gume.py:ml100k --workdir=runs/ml100k_10 \
+  --config.rf.use_rf=true --config.rf.sampling_steps=10 --seeds=5 --again=runs/ml100k_rf
 """
 
 import copy
@@ -18,14 +20,18 @@ from ml_collections import ConfigDict
 
 from rfrec.config import UserError
 from rfrec.graph import training
-from rfrec.launch import gume_report, gume_seeds, gume_settings, runner
+from rfrec.launch import gume_again, gume_report, gume_seeds, gume_settings, runner
 from rfrec.train import loop, running
 from rfrec.train.checkpoint import Checkpoints
 from rfrec.train.state import TrainState
 
 
 def main(
-    config: ConfigDict, workdir: Path, seeds: int = 1, against: Path | None = None
+    config: ConfigDict,
+    workdir: Path,
+    seeds: int = 1,
+    against: Path | None = None,
+    again: Path | None = None,
 ) -> None:
     """Runs a config to the end, from where it stands in `workdir`.
 
@@ -34,6 +40,8 @@ def main(
       workdir: Of the run; of several seeds, each has the folder `seed_N` in it.
       seeds: Number of runs, which differ in their seed alone.
       against: Folder of finished runs to compare with.
+      again: Folder of finished runs whose best checkpoints are ranked once more, with
+        other sampling or mixing; None trains.
 
     Raises:
       UserError: Names what is wrong.
@@ -55,8 +63,11 @@ def main(
     for number in range(seeds):
         one = copy.deepcopy(config)
         one.seed = config.seed + number
-        folder = workdir if seeds == 1 else workdir / f"seed_{one.seed}"
-        run_one(one, run, folder)
+        own = "" if seeds == 1 else f"seed_{one.seed}"
+        if again is None:
+            run_one(one, run, workdir / own)
+        else:
+            rank_again(one, run, workdir / own, again / own)
     if jax.process_index() == 0 and (seeds > 1 or against is not None):
         gume_seeds.write(workdir, against=against, resamples=config.eval.resamples)
 
@@ -82,12 +93,42 @@ def run_one(config: ConfigDict, run: training.Run, workdir: Path) -> None:
         state = checkpoints.restore(step, template).state
     finally:
         checkpoints.close()
+    told = describe(run.trainer, template, progress, step)
+    finish(config, run, workdir, state, told)
+
+
+def rank_again(
+    config: ConfigDict, run: training.Run, workdir: Path, trained: Path
+) -> None:
+    """Evaluates one seed of a finished run under a config that samples otherwise."""
+    gume_again.check_same(config, trained)
+    state, step = gume_again.best(run.trainer, config.seed, trained)
+    runner.open_workdir(workdir, config)
+    told = {"again": str(trained), "best_step": step}
+    finish(config, run, workdir, state, told)
+
+
+def finish(
+    config: ConfigDict,
+    run: training.Run,
+    workdir: Path,
+    state: TrainState,
+    told: dict[str, Any],
+) -> None:
+    """Chooses on validation how to mix, ranks, and writes what a run leaves.
+
+    Args:
+      config: Of the run.
+      run: That makes lists.
+      workdir: Of the run.
+      state: On the host, of the chosen step.
+      told: What else the report tells.
+    """
     state = run.trainer.engine.replicate(state)
     choice = run.choose(state)
     encoded = run.encode(state, choice.arguments)
     lists = run.rank(encoded)
     if jax.process_index() == 0:
-        told = describe(run.trainer, template, progress, step)
         told["choice"] = {**choice.arguments, "tried": choice.tried}
         told["numbers"] = {k: float(v) for k, v in encoded.numbers.items()}
         gume_report.write(config, run, workdir, lists, told)
@@ -115,16 +156,21 @@ def describe(
 def _define_flags() -> None:
     flags.DEFINE_integer("seeds", 1, "Runs, each with its own seed and folder.")
     flags.DEFINE_string("against", None, "Folder of finished runs to compare with.")
+    flags.DEFINE_string(
+        "again", None, "Folder of finished runs to rank with other sampling or mixing."
+    )
 
 
-def _against() -> Path | None:
-    given = flags.FLAGS.against
+def _folder(flag: str) -> Path | None:
+    given = flags.FLAGS[flag].value
     return Path(given).expanduser() if given else None
 
 
 if __name__ == "__main__":
     _define_flags()
     runner.run(
-        lambda config, workdir: main(config, workdir, flags.FLAGS.seeds, _against()),
+        lambda config, workdir: main(
+            config, workdir, flags.FLAGS.seeds, _folder("against"), _folder("again")
+        ),
         config=runner.default_config("gume"),
     )

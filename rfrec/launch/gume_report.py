@@ -70,9 +70,10 @@ def write(
         )
         for part, positives in (("valid", split.valid), ("test", split.test))
     }
-    warning = None
-    if config.model.name != "popularity":
-        rows = writer.read_metrics(workdir / "metrics.jsonl")
+    warning, logged = None, workdir / "metrics.jsonl"
+    # There is none where a finished run was ranked again.
+    if config.model.name != "popularity" and logged.exists():
+        rows = writer.read_metrics(logged)
         schedule, lr = run.trainer.schedule, config.optim.lr
         warning = notice_plateau(rows, schedule, popular(run), lr)
     device = jax.devices()[0]

@@ -22,10 +22,9 @@ from ml_collections import ConfigDict
 from rfrec import config as cfg
 from rfrec.config import UserError
 from rfrec.graph import rf_gume, training
-from rfrec.launch import gume_settings, plotting, plotting_gume, tsne
+from rfrec.launch import gume_again, gume_settings, plotting, plotting_gume, tsne
 from rfrec.launch.plotting_gume import Cloud, Quality
 from rfrec.rf import settings as rf_settings
-from rfrec.train.checkpoint import Checkpoints
 
 _METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 _OF_STEPS = ("recall@20", "ndcg@20")
@@ -49,16 +48,7 @@ class Restored:
         gume_settings.check(self.config)
         self.data = gume_settings.load(self.config)
         self.trainer = gume_settings.make_trainer(self.config, self.data)
-        template = self.trainer.init(self.config.seed)
-        checkpoints = Checkpoints(
-            workdir, highest=(training.CRITERION,), read_only=True
-        )
-        try:
-            step = checkpoints.best(training.CRITERION)
-            assert step is not None, "asked before anything was stored"
-            state = checkpoints.restore(step, template).state
-        finally:
-            checkpoints.close()
+        state, _ = gume_again.best(self.trainer, self.config.seed, workdir)
         self.state = self.trainer.engine.replicate(state)
         self.flow = rf_settings.from_section(self.config.rf)
 

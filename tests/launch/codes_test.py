@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Codes exported again from a finished run."""
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -12,17 +11,9 @@ import pytest
 
 from rfrec.config import UserError
 from rfrec.launch import codes, rqvae, settings
+from tests.mains import load_config
 
 ROOT = Path(__file__).parents[2]
-
-
-def load_config(name, variant="", **overrides):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config(variant)
-    config.update_from_flattened_dict(overrides)
-    return config
 
 
 def run_config(**overrides):

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """T5 models of others as runs, and runs as models for others."""
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -16,6 +15,7 @@ from rfrec.config import UserError
 from rfrec.launch import convert, convert_t5, t5, t5_data, t5_weights
 from rfrec.retrieval import hf, hf_vocab, layers, tasks, vocab
 from rfrec.retrieval import t5 as model
+from tests.mains import load_config
 
 ROOT = Path(__file__).parents[2]
 SIZES = {"text": (16, 16, 16), "image": (16, 16, 16)}
@@ -40,14 +40,7 @@ TINY = {
 
 
 def make_config(**overrides):
-    path = ROOT / "configs" / "t5.py"
-    spec = importlib.util.spec_from_file_location("t5_config", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config("smoke")
-    config.update_from_flattened_dict(TINY | overrides)
-    return config
+    return load_config("t5", "smoke", **(TINY | overrides))
 
 
 def make_model(size, **changes):

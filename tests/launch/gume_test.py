@@ -2,13 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """GUME's main: its folder, seeds, comparisons, resume after a kill, refusals."""
 
-import importlib.util
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +12,7 @@ from rfrec.config import UserError
 from rfrec.evaluation import metrics, predictions, report
 from rfrec.launch import gume, gume_report, gume_settings
 from rfrec.train import loop, writer
+from tests.mains import load_config, load_module, run_whole_and_killed
 
 ROOT = Path(__file__).parents[2]
 TINY = {
@@ -31,18 +26,9 @@ TINY = {
 }
 
 
-def load_module():
-    spec = importlib.util.spec_from_file_location("gume", ROOT / "configs/gume.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def make_config(variant="smoke", **overrides):
-    config = load_module().get_config(variant)
     tiny = TINY if variant == "smoke" else {}
-    config.update_from_flattened_dict(tiny | overrides)
-    return config
+    return load_config("gume", variant, **(tiny | overrides))
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +43,13 @@ def read_json(path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("variant", load_module().VARIANTS)
+@pytest.mark.parametrize("variant", load_module("gume").VARIANTS)
 def test_every_variant_passes_its_checks(variant):
     config = make_config(variant)
     gume_settings.check(config)
     assert config.is_locked
     assert config.rf.use_rf is False
-    assert (variant or "(default)") in load_module().__doc__
+    assert (variant or "(default)") in load_module("gume").__doc__
 
 
 def test_the_variants_of_the_authors_have_their_settings():
@@ -85,7 +71,7 @@ def test_the_variants_of_the_authors_have_their_settings():
 
 
 def test_every_key_has_a_rule_or_is_free():
-    config = load_module().get_config()
+    config = load_module("gume").get_config()
     free = ("data.path", "data.name", "data.features", "data.shares", "graph.cache")
     for section, values in config.items():
         keys = [f"{section}.{k}" for k in values] if hasattr(values, "keys") else []
@@ -222,32 +208,9 @@ def test_a_plateau_is_told_from_a_finished_training():
 def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path):
     changes = TINY | {"train.epochs": 60, "train.eval_every": 3, "train.patience": 99}
     changes |= {"train.steps_per_call": 4, "train.batch_size": 64}
-    flags = [f"--config.{key}={value}" for key, value in changes.items()]
-    main = [sys.executable, "-m", "rfrec.launch.gume"]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-
-    def start(workdir):
-        config = "--config=configs/gume.py:smoke"
-        return subprocess.Popen(
-            [*main, config, f"--workdir={workdir}", *flags],
-            cwd=ROOT,
-            env=environment,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-
-    whole = start(tmp_path / "whole")
-    assert whole.wait(timeout=200) == 0
-    killed = start(tmp_path / "killed")
-    folder, deadline = tmp_path / "killed" / "checkpoints", time.monotonic() + 120
-    while not any(folder.glob("[1-9]*")):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.wait()
-    assert start(tmp_path / "killed").wait(timeout=200) == 0
+    folders = run_whole_and_killed("gume", tmp_path, changes)
     for name in ("metrics.jsonl", "predictions.jsonl"):
-        one, other = (tmp_path / run / name for run in ("whole", "killed"))
+        one, other = (folder / name for folder in folders)
         assert one.read_bytes() == other.read_bytes(), name
 
 

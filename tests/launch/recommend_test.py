@@ -3,7 +3,6 @@
 """The main that recommends: lists, metrics, histories, filters, ensembles, restarts."""
 
 import functools
-import importlib.util
 import io
 import json
 import os
@@ -48,6 +47,7 @@ from rfrec.retrieval import (
 )
 from rfrec.train import loop
 from rfrec.train.checkpoint import Checkpoints
+from tests.mains import load_module
 
 ROOT = Path(__file__).parents[2]
 ITEMS, USERS = 50, 60
@@ -67,14 +67,6 @@ RUN = {
     "model.num_heads": 2,
     "train.buckets": (),
 }
-
-
-def load_module(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def unique_codes(seed):

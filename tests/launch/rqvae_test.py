@@ -3,14 +3,10 @@
 """The tokenizer's main: variants, resume after kills, streaming, several processes."""
 
 import hashlib
-import importlib.util
 import json
-import os
 import random
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -21,6 +17,8 @@ import pytest
 from rfrec.config import UserError
 from rfrec.launch import rqvae, settings
 from rfrec.train import writer
+from tests import mains
+from tests.mains import load_config, load_module
 
 ROOT = Path(__file__).parents[2]
 # Of the smoke variant, for runs of a second or two.
@@ -41,18 +39,9 @@ TINY = {
 LONG = {"train.epochs": 200, "train.eval_every": 5, "train.steps_per_call": 64}
 
 
-def load_module(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def make_config(variant="smoke", **overrides):
-    config = load_module("rqvae").get_config(variant)
     tiny = TINY if variant == "smoke" else {}
-    config.update_from_flattened_dict(tiny | overrides)
-    return config
+    return load_config("rqvae", variant, **(tiny | overrides))
 
 
 def flags(**overrides):
@@ -364,38 +353,7 @@ def test_residual_k_means_from_vectors_to_codes(tmp_path):
 
 
 def command(workdir, *more, **overrides):
-    return [
-        *(sys.executable, "-m", "rfrec.launch.rqvae"),
-        *("--config=configs/rqvae.py:smoke", f"--workdir={workdir}"),
-        *flags(**overrides),
-        *more,
-    ]
-
-
-def begin(args, log, devices=1):
-    env = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": str(ROOT),
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-    }
-    with log.open("w") as file:
-        return subprocess.Popen(args, cwd=ROOT, env=env, stdout=file, stderr=file)
-
-
-def wait_for_rows(workdir, process, more):
-    """Waits until the metrics file has so many lines more than it has now."""
-    path, until = workdir / "metrics.jsonl", time.monotonic() + 120
-
-    def count():
-        return path.read_bytes().count(b"\n") if path.exists() else 0
-
-    # A resumed process first cuts the file, so only what follows counts.
-    before = count()
-    while count() < before + more and time.monotonic() < until:
-        before = min(before, count())
-        assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.005)
+    return mains.command("rqvae", workdir, *more, **(TINY | overrides))
 
 
 @pytest.mark.slow
@@ -405,8 +363,8 @@ def test_killed_and_preempted_runs_equal_the_uninterrupted_one(tmp_path):
     kills = [signal.SIGKILL, signal.SIGTERM]
     for number, sent in enumerate(kills):
         log = tmp_path / f"{number}.log"
-        process = begin(command(broken, **LONG), log)
-        wait_for_rows(broken, process, more=24)
+        process = mains.begin(command(broken, **LONG), log)
+        mains.wait_for_rows(broken, process, more=24)
         time.sleep(random.uniform(0, 0.1))
         process.send_signal(sent)
         code = process.wait(timeout=60)
@@ -435,7 +393,7 @@ def test_two_processes_of_four_devices_equal_one_process(done, tmp_path):
     workdir, port = tmp_path / "two", free_port()
     logs = [tmp_path / f"{i}.log" for i in range(2)]
     processes = [
-        begin(
+        mains.begin(
             command(
                 workdir,
                 f"--coordinator_address=127.0.0.1:{port}",

@@ -2,13 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """SASRec's main: its folder, resume after a kill, refusals."""
 
-import importlib.util
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +12,7 @@ from rfrec.config import UserError
 from rfrec.evaluation import metrics, predictions, report
 from rfrec.launch import sasrec
 from rfrec.train import writer
+from tests.mains import load_config, load_module, run_whole_and_killed
 
 ROOT = Path(__file__).parents[2]
 TINY = {
@@ -32,18 +27,9 @@ TINY = {
 }
 
 
-def load_module():
-    spec = importlib.util.spec_from_file_location("sasrec", ROOT / "configs/sasrec.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def make_config(variant="smoke", **overrides):
-    config = load_module().get_config(variant)
     tiny = TINY if variant == "smoke" else {}
-    config.update_from_flattened_dict(tiny | overrides)
-    return config
+    return load_config("sasrec", variant, **(tiny | overrides))
 
 
 @pytest.fixture(scope="module")
@@ -54,17 +40,17 @@ def done(tmp_path_factory):
     return workdir
 
 
-@pytest.mark.parametrize("variant", load_module().VARIANTS)
+@pytest.mark.parametrize("variant", load_module("sasrec").VARIANTS)
 def test_every_variant_passes_its_checks(variant):
     config = make_config(variant)
     sasrec.check(config)
     assert config.is_locked
     config.rf.sampling_steps = 1
-    assert (variant or "(default)") in load_module().__doc__
+    assert (variant or "(default)") in load_module("sasrec").__doc__
 
 
 def test_every_key_has_a_rule_or_is_free():
-    config = load_module().get_config()
+    config = load_module("sasrec").get_config()
     for section, values in config.items():
         keys = [f"{section}.{k}" for k in values] if hasattr(values, "keys") else []
         for key in keys or [section]:
@@ -127,35 +113,9 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(tmp_path):
 def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path):
     changes = TINY | {"train.epochs": 60, "train.eval_every": 3, "train.patience": 99}
     changes |= {"train.steps_per_call": 4}
-    flags = [f"--config.{key}={value}" for key, value in changes.items()]
-    main = [sys.executable, "-m", "rfrec.launch.sasrec"]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-
-    def command(workdir):
-        config = "--config=configs/sasrec.py:smoke"
-        return [*main, config, f"--workdir={workdir}", *flags]
-
-    def start(workdir):
-        return subprocess.Popen(
-            command(workdir),
-            cwd=ROOT,
-            env=environment,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-
-    whole = start(tmp_path / "whole")
-    assert whole.wait(timeout=200) == 0
-    killed = start(tmp_path / "killed")
-    folder, deadline = tmp_path / "killed" / "checkpoints", time.monotonic() + 120
-    while not any(folder.glob("[1-9]*")):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.wait()
-    assert start(tmp_path / "killed").wait(timeout=200) == 0
+    folders = run_whole_and_killed("sasrec", tmp_path, changes)
     for name in ("metrics.jsonl", "predictions.jsonl"):
-        one, other = (tmp_path / run / name for run in ("whole", "killed"))
+        one, other = (folder / name for folder in folders)
         assert one.read_bytes() == other.read_bytes(), name
 
 

@@ -3,13 +3,10 @@
 """The main of the T5: variants, exact resume, growth from another run, bad input."""
 
 import hashlib
-import importlib.util
 import json
 import os
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import jax
@@ -25,6 +22,8 @@ from rfrec.data.synthetic import histories
 from rfrec.launch import t5, t5_data, t5_settings, t5_weights
 from rfrec.retrieval import tasks, vocab_files
 from rfrec.train import loop, writer
+from tests import mains
+from tests.mains import load_config, load_module
 
 ROOT = Path(__file__).parents[2]
 # Of the smoke variant, for runs of a few seconds, most of which is compiling.
@@ -45,18 +44,9 @@ TINY = {
 LONG = {"train.epochs": 60, "train.eval_every": 3, "train.patience": 30}
 
 
-def load_module(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def make_config(variant="smoke", **overrides):
-    config = load_module("t5").get_config(variant)
     tiny = TINY if variant == "smoke" else {}
-    config.update_from_flattened_dict(tiny | overrides)
-    return config
+    return load_config("t5", variant, **(tiny | overrides))
 
 
 def load(config):
@@ -457,33 +447,7 @@ def test_patience_ends_a_run(tmp_path, monkeypatch):
 
 
 def command(workdir, **overrides):
-    return [
-        *(sys.executable, "-m", "rfrec.launch.t5"),
-        *("--config=configs/t5.py:smoke", f"--workdir={workdir}"),
-        *(f"--config.{key}={value}" for key, value in (TINY | overrides).items()),
-    ]
-
-
-def begin(args, log):
-    env = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-    env["XLA_FLAGS"] = "--xla_force_host_platform_device_count=1"
-    with log.open("w") as file:
-        return subprocess.Popen(args, cwd=ROOT, env=env, stdout=file, stderr=file)
-
-
-def wait_for_rows(workdir, process, more):
-    """Waits until the metrics file has so many lines more than it has now."""
-    path, until = workdir / "metrics.jsonl", time.monotonic() + 240
-
-    def count():
-        return path.read_bytes().count(b"\n") if path.exists() else 0
-
-    # A resumed process first cuts the file, so only what follows counts.
-    before = count()
-    while count() < before + more and time.monotonic() < until:
-        before = min(before, count())
-        assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.005)
+    return mains.command("t5", workdir, **(TINY | overrides))
 
 
 @pytest.mark.slow
@@ -492,8 +456,8 @@ def test_killed_and_preempted_runs_equal_the_uninterrupted_one(tmp_path):
     t5.main(make_config(**LONG), whole)
     for number, sent in enumerate([signal.SIGKILL, signal.SIGTERM]):
         log = tmp_path / f"{number}.log"
-        process = begin(command(broken, **LONG), log)
-        wait_for_rows(broken, process, more=10)
+        process = mains.begin(command(broken, **LONG), log)
+        mains.wait_for_rows(broken, process, more=10)
         process.send_signal(sent)
         code = process.wait(timeout=60)
         if sent == signal.SIGTERM:

@@ -1,0 +1,94 @@
+# Copyright 2026 The rfrec Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Finished runs ranked once more, with other sampling or mixing."""
+
+import json
+
+import numpy as np
+import pytest
+
+from rfrec.config import UserError
+from rfrec.launch import gume, gume_report
+from tests.mains import load_config
+
+TINY = {
+    "data.num_items": 80,
+    "data.num_users": 90,
+    "graph.neighbours": 4,
+    "model.width": 8,
+    "train.eval_every": 2,
+    "train.epochs": 4,
+    "eval.resamples": 50,
+}
+FLOW = {"rf.use_rf": True, "rf.preset": "improved"}
+
+
+def make_config(**overrides):
+    return load_config("gume", "smoke", **(TINY | overrides))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of a finished run with the flow, two seeds."""
+    workdir = tmp_path_factory.mktemp("again") / "flow"
+    gume.main(make_config(**FLOW), workdir, seeds=2)
+    return workdir
+
+
+def values_of(folder):
+    return gume_report.read_per_user(folder / gume_report.PER_USER).values
+
+
+def report_of(folder):
+    return json.loads((folder / "report.json").read_text(encoding="utf-8"))
+
+
+def test_the_same_config_gives_the_same_numbers(trained, tmp_path):
+    gume.main(make_config(**FLOW), tmp_path / "same", seeds=2, again=trained)
+    for seed in ("seed_0", "seed_1"):
+        first, second = trained / seed, tmp_path / "same" / seed
+        wanted, found = values_of(first), values_of(second)
+        for name in wanted:
+            np.testing.assert_array_equal(found[name], wanted[name])
+        told, again = report_of(first), report_of(second)
+        assert again["choice"] == told["choice"]
+        assert again["best_step"] == told["best_step"]
+        assert not (second / "checkpoints").exists()
+
+
+def test_without_mixing_it_is_the_host_alone(trained, tmp_path):
+    alone = make_config()
+    gume.main(alone, tmp_path / "host")
+    zero = make_config(**FLOW, **{"rf.inference_mix_ratio": 0.0})
+    gume.main(zero, tmp_path / "zero", again=trained / "seed_0")
+    wanted, found = values_of(tmp_path / "host"), values_of(tmp_path / "zero")
+    for name in wanted:
+        np.testing.assert_array_equal(found[name], wanted[name])
+
+
+def test_more_steps_generate_other_rows(trained, tmp_path):
+    more = make_config(**FLOW, **{"rf.sampling_steps": 10})
+    gume.main(more, tmp_path / "ten", again=trained / "seed_0")
+    found = report_of(tmp_path / "ten")["numbers"]["rf_error"]
+    assert found != report_of(trained / "seed_0")["numbers"]["rf_error"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optim.lr": 0.5}, "optim.lr"),
+        ({"rf.hidden_dim": 32}, "rf.hidden_dim"),
+        ({"seed": 1}, "seed"),
+    ],
+)
+def test_another_training_is_refused(trained, tmp_path, changes, message):
+    config = make_config(**FLOW, **changes)
+    with pytest.raises(UserError, match=f"differs in {message}: use its values"):
+        gume.main(config, tmp_path / "other", again=trained / "seed_0")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(UserError, match="does not exist: name the folder"):
+        gume.main(make_config(**FLOW), tmp_path / "new", again=tmp_path)
+    assert not (tmp_path / "new").exists()

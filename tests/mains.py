@@ -1,0 +1,101 @@
+# Copyright 2026 The rfrec Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What tests of the mains share: configs, processes, runs that are killed."""
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ml_collections import ConfigDict
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def load_module(name: str) -> ModuleType:
+    """Loads the config file of a main."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def load_config(name: str, variant: str = "", **overrides: Any) -> ConfigDict:
+    """Returns the config of a main's variant, some keys overridden."""
+    config = load_module(name).get_config(variant)
+    config.update_from_flattened_dict(overrides)
+    return config
+
+
+def command(
+    name: str, workdir: Path, *more: str, variant: str = "smoke", **overrides: Any
+) -> list[str]:
+    """Returns what runs a main in a process of its own."""
+    return [
+        *(sys.executable, "-m", f"rfrec.launch.{name}"),
+        *(f"--config=configs/{name}.py:{variant}", f"--workdir={workdir}"),
+        *(f"--config.{key}={value}" for key, value in overrides.items()),
+        *more,
+    ]
+
+
+def begin(args: list[str], log: Path, devices: int = 1) -> subprocess.Popen:
+    """Starts a process that sees so many virtual devices and writes to `log`."""
+    env = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(ROOT),
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    }
+    with log.open("w") as file:
+        return subprocess.Popen(args, cwd=ROOT, env=env, stdout=file, stderr=file)
+
+
+def wait_for_rows(
+    workdir: Path, process: subprocess.Popen, more: int, *, seconds: float = 240
+) -> None:
+    """Waits until a run's metrics file has so many lines more than it has now."""
+    path, until = workdir / "metrics.jsonl", time.monotonic() + seconds
+
+    def count() -> int:
+        return path.read_bytes().count(b"\n") if path.exists() else 0
+
+    # A resumed process first cuts the file, so only what follows counts.
+    before = count()
+    while count() < before + more:
+        before = min(before, count())
+        assert time.monotonic() < until, "the run takes too long"
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.005)
+
+
+def run_whole_and_killed(
+    name: str, folder: Path, overrides: Mapping[str, Any]
+) -> tuple[Path, Path]:
+    """Runs a main to its end, and once more with a kill -9 after its first checkpoint.
+
+    Returns:
+      The folders of both runs.
+    """
+    whole, killed = folder / "whole", folder / "killed"
+
+    def start(workdir: Path) -> subprocess.Popen:
+        args = command(name, workdir, **overrides)
+        return begin(args, folder / f"{workdir.name}.log")
+
+    assert start(whole).wait(timeout=200) == 0
+    process, until = start(killed), time.monotonic() + 120
+    while not any((killed / "checkpoints").glob("[1-9]*")):
+        assert time.monotonic() < until, "nothing was stored"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+    assert start(killed).wait(timeout=200) == 0
+    return whole, killed
