@@ -33,7 +33,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
     for name in ("checkpoint", "repair", "modality"):
         if config[name] is not None:
             run_config.codes[name] = config[name]
-    report = _read_report(workdir / "report.json")
+    report = read_report(workdir / "report.json")
     items = settings.load_items(run_config)
     if report["data"]["sha256"] != items.fingerprint:
         raise UserError(
@@ -56,7 +56,12 @@ def main(config: ConfigDict, workdir: Path) -> None:
     logging.info("report: %s", workdir / "report.json")
 
 
-def _read_report(path: Path) -> dict:
+def read_report(path: Path) -> dict:
+    """Reads the report of a finished run of `rfrec.launch.rqvae`.
+
+    Raises:
+      UserError: There is none.
+    """
     if not path.exists():
         raise UserError(f"{path} does not exist: finish the run of rfrec.launch.rqvae")
     return json.loads(path.read_text(encoding="utf-8"))

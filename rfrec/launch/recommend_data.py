@@ -11,6 +11,7 @@ from absl import logging
 from jaxtyping import Bool
 from ml_collections import ConfigDict
 
+from rfrec.codes import catalogue
 from rfrec.config import UserError
 from rfrec.launch import t5_data, t5_weights
 from rfrec.launch.t5_data import CodedData
@@ -43,7 +44,11 @@ def load(
     for warning in data.warnings:
         logging.warning("%s", warning)
     check_codes(model.vocabulary, data, run)
-    if own and model.data and model.data != data.fingerprint:
+    if own and model.data == data.fingerprint:
+        vouched = True
+    else:
+        vouched = check_catalogues(changed.data, used, model, run)
+    if own and model.data and not vouched:
         raise UserError(
             f"{run} was trained on other histories or codes than there are now: restore"
             " them, or name others by config.data.path, .text or .image"
@@ -66,6 +71,34 @@ def _changed(run_config: ConfigDict, config: ConfigDict) -> ConfigDict:
         if config.data.name is not None and config.data.name not in changed.data.names:
             changed.data.names = (config.data.name,)
     return changed
+
+
+def check_catalogues(
+    data_config: ConfigDict, used: Sequence[str], model: t5_weights.Model, run: Path
+) -> bool:
+    """Refuses catalogues that are for another model.
+
+    Args:
+      data_config: Section `data` of a config.
+      used: Modalities whose codes are used.
+      model: Of the run.
+      run: Its folder.
+
+    Returns:
+      Whether the codes of all modalities are those of catalogues.
+
+    Raises:
+      UserError: Names catalogue and run.
+    """
+    names = tuple(data_config.names) or (data_config.source,)
+    texts = [data_config[m].replace("{name}", name) for m in used for name in names]
+    # The suffix of an index file is no path of a catalogue.
+    places = [Path(text).expanduser() for text in texts]
+    grown = [place for place in places if place.name == catalogue.MANIFEST]
+    for place in grown:
+        manifest = catalogue.read_manifest(place.parent)
+        catalogue.check_t5(place.parent, manifest, t5_weights.version(run, model))
+    return len(grown) == len(places)
 
 
 def check_codes(vocabulary: Vocabulary, data: CodedData, run: Path) -> None:
@@ -112,6 +145,7 @@ def select(data: CodedData, number: int) -> CodedData:
             item_ids=None if plain else names,
         ),
         codes={modality: codes[rows] for modality, codes in data.codes.items()},
+        removed={modality: gone[rows] for modality, gone in data.removed.items()},
     )
 
 

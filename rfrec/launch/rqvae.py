@@ -168,6 +168,7 @@ def finish(
     report = {
         "main": "rqvae",
         "items": len(items.values),
+        "width": items.values.shape[1],
         "data": {"names": [n for n, _ in items.segments], "sha256": items.fingerprint},
         "seed": config.seed,
         "device": f"{device.device_kind} x {jax.device_count()}",

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int, Int32
+from jaxtyping import Bool, Int, Int32
 from ml_collections import ConfigDict
 
-from rfrec.codes import table
+from rfrec.codes import catalogue, table
 from rfrec.config import UserError
 from rfrec.data import folders, sequences, sources
 from rfrec.data.interactions import Interactions
@@ -31,11 +31,14 @@ class CodedSet(NamedTuple):
       inter: Whole histories.
       codes: By modality, a row per item; -1 for an item without codes, which is in no
         history.
+      removed: By modality, marks items that histories may hold but that are not to be
+        named; only of catalogues.
     """
 
     name: str
     inter: Interactions
     codes: dict[str, Int32[np.ndarray, "N Q"]]
+    removed: dict[str, Bool[np.ndarray, " N"]]
 
 
 class CodedData(NamedTuple):
@@ -47,6 +50,7 @@ class CodedData(NamedTuple):
       num_users: Of each.
       inter: Histories of all; items of a set follow those of the sets before.
       codes: By modality, of all items.
+      removed: By modality, as of `CodedSet`, of all items.
       fingerprint: SHA-256 of histories and codes.
       warnings: To be shown.
     """
@@ -56,6 +60,7 @@ class CodedData(NamedTuple):
     num_users: tuple[int, ...]
     inter: Interactions
     codes: dict[str, Int32[np.ndarray, "N Q"]]
+    removed: dict[str, Bool[np.ndarray, " N"]]
     fingerprint: str
     warnings: tuple[str, ...]
 
@@ -82,7 +87,8 @@ def load(config: ConfigDict, used: Sequence[str]) -> CodedData:
     """
     if config.data.source == "synthetic":
         made = synthetic(config.data.num_users, config.data.num_items, config.seed)
-        parts = [made._replace(codes={m: made.codes[m] for m in used})]
+        codes = {m: made.codes[m] for m in used}
+        parts = [made._replace(codes=codes, removed=_no_removed(codes))]
     else:
         names = tuple(config.data.names) or (None,)
         parts = [_load_set(config, name, used) for name in names]
@@ -110,25 +116,31 @@ def stack(parts: Sequence[CodedSet], warnings: Sequence[str] = ()) -> CodedData:
                 f" {max(levels)} levels: use data sets of one tokenizer"
             )
         codes[modality] = np.concatenate(tables)
-    digest = hashlib.sha256()
-    for array in (inter.indptr, inter.items, *codes.values()):
-        digest.update(np.ascontiguousarray(array, "<i8").tobytes())
     return CodedData(
         names=tuple(part.name for part in parts),
         num_items=tuple(part.inter.num_items for part in parts),
         num_users=tuple(part.inter.num_users for part in parts),
         inter=inter,
         codes=codes,
-        fingerprint=digest.hexdigest(),
+        removed={m: np.concatenate([p.removed[m] for p in parts]) for m in codes},
+        fingerprint=fingerprint(inter, codes),
         warnings=tuple(warnings),
     )
+
+
+def fingerprint(inter: Interactions, codes: dict[str, Int32[np.ndarray, "N Q"]]) -> str:
+    """Hashes histories and codes, by SHA-256."""
+    digest = hashlib.sha256()
+    for array in (inter.indptr, inter.items, *codes.values()):
+        digest.update(np.ascontiguousarray(array, "<i8").tobytes())
+    return digest.hexdigest()
 
 
 def _load_set(config: ConfigDict, name: str | None, used: Sequence[str]) -> CodedSet:
     data = config.data
     inter = sources.load_interactions(source=data.source, path=data.path, name=name)
     name = name or data.source
-    codes = {}
+    codes, gone = {}, {}
     for modality in used:
         if data[modality] is None:
             raise UserError(
@@ -136,7 +148,7 @@ def _load_set(config: ConfigDict, name: str | None, used: Sequence[str]) -> Code
                 " to the suffix or path of an index file"
             )
         path = index_path(data.source, data.path, name, data[modality])
-        index = table.read_index(path)
+        index, gone[modality] = read_codes(path)
         if index.modality != modality:
             raise UserError(
                 f"{path} holds {index.modality} codes: give it as"
@@ -149,7 +161,30 @@ def _load_set(config: ConfigDict, name: str | None, used: Sequence[str]) -> Code
         m: np.pad(c, ((0, most - len(c)), (0, 0)), constant_values=-1)
         for m, c in codes.items()
     }
-    return CodedSet(name, inter, codes)
+    removed = _no_removed(codes)
+    for modality, rows in gone.items():
+        removed[modality][rows] = True
+    return CodedSet(name, inter, codes, removed)
+
+
+def _no_removed(
+    codes: dict[str, Int32[np.ndarray, "N Q"]],
+) -> dict[str, Bool[np.ndarray, " N"]]:
+    return {modality: np.zeros(len(rows), bool) for modality, rows in codes.items()}
+
+
+def read_codes(path: Path) -> tuple[table.CodeIndex, Int32[np.ndarray, "_"]]:
+    """Reads an index file, or the catalogue whose manifest is named.
+
+    Returns:
+      The codes, and the rows of removed items, of which an index has none.
+    """
+    if path.name != catalogue.MANIFEST:
+        return table.read_index(path), np.zeros(0, np.int32)
+    found = catalogue.load(path.parent)
+    names = tuple(map(str, range(len(found.codes))))
+    index = table.CodeIndex(found.codes, names, found.manifest.modality)
+    return index, found.removed
 
 
 def index_path(source: str, root: str | None, name: str, place: str) -> Path:
@@ -159,7 +194,8 @@ def index_path(source: str, root: str | None, name: str, place: str) -> Path:
       source: Of the data.
       root: Its folder; None takes `$RFREC_DATA`.
       name: Of the data set; replaces `{name}` in a path.
-      place: A path that ends in .json, or the suffix of `NAME.index_SUFFIX.json`.
+      place: A path that ends in .json, of an index or of a catalogue's manifest, or the
+        suffix of `NAME.index_SUFFIX.json`.
     """
     if place.endswith(".json"):
         return Path(place.replace("{name}", name)).expanduser()
@@ -256,7 +292,7 @@ def synthetic(num_users: int, num_items: int, seed: int) -> CodedSet:
         rng = np.random.default_rng([seed, 6, number])
         keys = rng.choice(size**levels, num_items, replace=False)
         codes[modality] = _digits(keys, size, levels)
-    return CodedSet("synthetic", inter, codes)
+    return CodedSet("synthetic", inter, codes, _no_removed(codes))
 
 
 def _digits(

@@ -269,10 +269,13 @@ def catalogues(
 def item_trie(
     data: CodedData, number: int, modality: str, sizes: tuple[int, ...]
 ) -> trie.Trie:
-    """Indexes the items of one data set that have codes, by their rows of all sets."""
+    """Indexes the items of one data set that may be named, by their rows of all sets.
+
+    These have codes and are not removed.
+    """
     rows = data.rows(number)
     codes = data.codes[modality][rows]
-    known = np.flatnonzero(codes[:, 0] >= 0)
+    known = np.flatnonzero((codes[:, 0] >= 0) & ~data.removed[modality][rows])
     return trie.build(
         codes[known], sizes, items=known + rows.start, num_items=data.inter.num_items
     )

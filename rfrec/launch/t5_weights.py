@@ -2,6 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The folder of a T5's run in; its model out, to serve, or to start another run."""
 
+import dataclasses
+import hashlib
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +12,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from rfrec.codes import catalogue
 from rfrec.config import UserError, read_config
 from rfrec.launch import t5_settings
 from rfrec.retrieval import t5, vocab_files
@@ -77,6 +81,18 @@ def read_model(workdir: Path, checkpoint: str) -> Model:
         checkpoints.close()
     params, data = found.state.params, found.notes["data"]
     return Model(config, vocabulary, arch, params, step, data)
+
+
+def version(run: Path, model: Model) -> catalogue.T5:
+    """Returns what identifies a model to a catalogue."""
+    text = json.dumps(dataclasses.asdict(model.vocabulary), sort_keys=True)
+    paths = jax.tree_util.tree_leaves_with_path(model.params)
+    return catalogue.T5(
+        run=str(run),
+        step=model.step,
+        vocabulary=hashlib.sha256(text.encode()).hexdigest(),
+        weights=catalogue.fingerprint({_name(p): np.asarray(a) for p, a in paths}),
+    )
 
 
 def _template(config: ConfigDict, arch: t5.Architecture) -> PyTree:
