@@ -20,10 +20,9 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from rfrec.codes import trie
 from rfrec.retrieval import constraint, t5
+from rfrec.retrieval.lists import INVALID
 from rfrec.typing import PyTree
 
-# The score of a beam that is none. Finite, so that nothing computed from it is NaN.
-INVALID = -1e9
 END = 1
 
 
@@ -125,7 +124,7 @@ def search(
     """
 
     def best(level: int, options: _Options) -> tuple[Array, Array]:
-        flat = options.scores.reshape(len(options.scores), -1)
+        flat = options.scores.reshape(options.scores.shape[0], -1)
         scores, picked = lax.top_k(flat, settings.beams[level + 1])
         return scores, picked
 
@@ -178,7 +177,7 @@ def sample(
         choice = jnp.argmax(logits + noise, axis=2)  # [B S]
         parent = jnp.broadcast_to(np.arange(count) % logits.shape[1], choice.shape)
         picked = parent * logits.shape[2] + choice
-        flat = options.scores.reshape(len(logits), -1)
+        flat = options.scores.reshape(logits.shape[0], -1)
         return jnp.take_along_axis(flat, picked, axis=1), picked
 
     decoder = _Decoder(params, tokens, index.tokens, settings)

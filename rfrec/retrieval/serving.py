@@ -14,12 +14,13 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float32, Int, Int32
+from jaxtyping import Bool, Int, Int32
 
 from rfrec.codes.trie import Trie
 from rfrec.data import sequences
 from rfrec.data.sequences import Windows
-from rfrec.retrieval import batches, beam, constraint, t5, validation
+from rfrec.retrieval import batches, beam, constraint, lists, t5, validation
+from rfrec.retrieval.lists import Answers
 from rfrec.train.partition import Engine
 from rfrec.typing import PyTree
 
@@ -114,20 +115,6 @@ class Batch(NamedTuple):
     seen: int
     rows: Int[np.ndarray, " B"]
     counted: Bool[np.ndarray, " B"]
-
-
-class Answers(NamedTuple):
-    """Ranked lists, best first; in the order drawn if they are.
-
-    Attributes:
-      items: -1 behind the last.
-      scores: Of the items; items of one code tuple share theirs.
-      leaves: Code tuples, as leaves of the trie; -1 behind the last.
-    """
-
-    items: Int32[np.ndarray, "P K"]
-    scores: Float32[np.ndarray, "P K"]
-    leaves: Int32[np.ndarray, "P S"]
 
 
 class _Inputs(NamedTuple):
@@ -302,25 +289,8 @@ class Searcher:
         """Fetches beams, and lists the items of their code tuples."""
         fetched = self._engine.fetch(found)
         items, scores, leaves = (a[batch.counted] for a in fetched)
-        repeated = _repeated(leaves)
-        leaves = np.where(repeated, -1, leaves)
-        items = np.where(repeated[..., None], -1, items)
-        flat = items.reshape(len(items), -1)
-        each = np.repeat(scores, items.shape[2], axis=1)
-        top = self.settings.top_k
-        missing = ((0, 0), (0, max(top - flat.shape[1], 0)))
-        flat = np.pad(flat, missing, constant_values=-1)
-        each = np.pad(each, missing, constant_values=beam.INVALID)
-        order = np.argsort(flat < 0, axis=1, kind="stable")[:, :top]
-        flat, each = (np.take_along_axis(a, order, axis=1) for a in (flat, each))
-        each = np.where(flat < 0, np.float32(beam.INVALID), each)
-        return batch, Answers(flat, each, to_front(leaves))
-
-
-def to_front(numbers: Int32[np.ndarray, "U K"]) -> Int32[np.ndarray, "U K"]:
-    """Moves entries that are not -1 to the front of their rows, in order."""
-    order = np.argsort(numbers < 0, axis=1, kind="stable")
-    return np.take_along_axis(numbers, order, axis=1)
+        top_k = self.settings.top_k
+        return batch, lists.from_beams(items, scores, leaves, top_k)
 
 
 def distinct_codes(
@@ -333,22 +303,11 @@ def distinct_codes(
       leaf_of: Leaf of each item, see `trie.leaf_of`.
     """
     leaves = np.where(items >= 0, leaf_of[items], -1)
-    return to_front(np.where(_repeated(leaves), -1, leaves))
-
-
-def _repeated(numbers: Int[np.ndarray, "U K"]) -> Bool[np.ndarray, "U K"]:
-    """Marks entries that their row holds at an earlier rank; -1 is none."""
-    order = np.argsort(numbers, axis=1, kind="stable")
-    ranked = np.take_along_axis(numbers, order, axis=1)
-    same = np.zeros(numbers.shape, bool)
-    same[:, 1:] = (ranked[:, 1:] == ranked[:, :-1]) & (ranked[:, 1:] >= 0)
-    result = np.empty_like(same)
-    np.put_along_axis(result, order, same, axis=1)
-    return result
+    return lists.to_front(np.where(lists.repeated(leaves), -1, leaves))
 
 
 def _distinct(items: Int32[np.ndarray, "B H"]) -> Int32[np.ndarray, "B H"]:
-    return np.where(_repeated(items), -1, items).astype(np.int32)
+    return np.where(lists.repeated(items), -1, items).astype(np.int32)
 
 
 def _whole(queries: Queries) -> Windows:

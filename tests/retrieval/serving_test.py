@@ -12,7 +12,16 @@ import pytest
 from rfrec.codes import trie
 from rfrec.data import sequences
 from rfrec.data.synthetic import histories
-from rfrec.retrieval import batches, beam, constraint, serving, t5, tasks, vocab
+from rfrec.retrieval import (
+    batches,
+    beam,
+    constraint,
+    lists,
+    serving,
+    t5,
+    tasks,
+    vocab,
+)
 from rfrec.train import partition
 
 ITEMS, USERS = 40, 30
@@ -137,6 +146,6 @@ def test_repeats_are_dropped_and_holes_closed():
     items = np.array([[0, 2, 1, 3], [3, -1, 0, -1]], np.int32)
     found = serving.distinct_codes(items, leaf_of)
     assert found.tolist() == [[5, 2, 0, -1], [0, 5, -1, -1]]
-    assert serving.to_front(np.array([[-1, 3, -1, 1]], np.int32)).tolist() == [
+    assert lists.to_front(np.array([[-1, 3, -1, 1]], np.int32)).tolist() == [
         [3, 1, -1, -1]
     ]
