@@ -1,0 +1,151 @@
+# Copyright 2026 The rfrec Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Exports the search of a trained T5: programs, weights and catalogue in one folder.
+
+python -m rfrec.launch.export --config=configs/export.py \
+  --config.run=runs/instruments --workdir=artefacts/instruments
+"""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from rfrec import config as cfg
+from rfrec.config import UserError
+from rfrec.launch import (
+    recommend_data,
+    recommend_settings,
+    runner,
+    t5_settings,
+    t5_weights,
+)
+from rfrec.launch.recommend_settings import Asked
+from rfrec.launch.t5_data import CodedData
+from rfrec.retrieval import artefact, program, room, tasks
+from rfrec.retrieval.artefact import Manifest, Parts
+
+RULES: cfg.Rules = {
+    "checkpoint": cfg.one_of(*t5_settings.HIGHEST, *t5_settings.LOWEST, "last"),
+    "platforms": cfg.each(cfg.one_of(*program.PLATFORMS), least=1),
+    "room": cfg.at_least(0),
+    "search.beams": cfg.whole(1),
+    "search.top_k": cfg.whole(1),
+    "search.score": cfg.one_of("full", "level"),
+    "search.buckets": cfg.each(cfg.whole(1)),
+    **cfg.RF_RULES,
+}
+
+
+def main(config: ConfigDict, workdir: Path) -> None:
+    """Writes the artefact to `workdir`, whole or not at all."""
+    check(config)
+    artefact.check_free(workdir)
+    run = Path(config.run).expanduser()
+    model = t5_weights.read_model(run, config.checkpoint)
+    asked = recommend_settings.find_task(config.task, model.config, "config.task")
+    data = recommend_data.load(config, run, model, asked.modalities)
+    parts, manifest = build(config, run, model, asked, data)
+    manifest = artefact.write(workdir, parts, manifest)
+    size = sum(file.bytes for file in manifest.files.values())
+    logging.info(
+        "%s: %d items, %d programs for %s, %.1f MB, room for %d items",
+        *(workdir, len(parts.trie.leaf_items), len(manifest.buckets)),
+        *(", ".join(manifest.platforms), size / 1e6, manifest.room.items),
+    )
+
+
+def check(config: ConfigDict) -> None:
+    """Checks each value, then what does not go together.
+
+    Raises:
+      UserError: Names the key.
+    """
+    cfg.check(config, RULES)
+    if config.run is None:
+        raise UserError(
+            "config.run is needed: the folder of a run of rfrec.launch.t5, given as"
+            " --config.run=FOLDER"
+        )
+    search = config.search
+    if search.top_k > search.beams:
+        raise UserError(
+            f"config.search.top_k={search.top_k} is more than config.search.beams="
+            f"{search.beams}: a list is as long as there are beams at most"
+        )
+    if (np.diff(search.buckets) <= 0).any():
+        raise UserError(f"config.search.buckets={search.buckets}: must ascend")
+
+
+def build(
+    config: ConfigDict,
+    run: Path,
+    model: t5_weights.Model,
+    asked: Asked,
+    data: CodedData,
+) -> tuple[Parts, Manifest]:
+    """Exports every program.
+
+    Returns:
+      What to write.
+    """
+    vocabulary, target = model.vocabulary, asked.target
+    index = t5_settings.item_trie(data, 0, target, vocabulary.sizes(target))
+    tables = tasks.tables(
+        vocabulary,
+        (asked.task,),
+        data.codes,
+        data.inter,
+        form=t5_settings.form(model.config),
+    )
+    tables = tables._replace(items=np.zeros(1, np.int32), users=tables.users[:1])
+    made = room.make_room(index, config.room)
+    search = program.Asked(
+        arch=model.arch,
+        room=made,
+        row=asked.row,
+        segments=len(asked.sources),
+        num_beams=config.search.beams,
+        score=config.search.score,
+    )
+    weights = program.flat_weights(model.params)
+    laid = room.lay_out(made, index, vocabulary.code_tokens(target), tables)
+    most = model.config.data.max_history
+    programs = {}
+    for slots in tqdm(_buckets(config, model, most, search.segments), unit="program"):
+        programs[slots] = program.serialize(
+            search, slots, weights, laid, config.platforms
+        )
+    manifest = Manifest(
+        jax=jax.__version__,
+        platforms=tuple(config.platforms),
+        t5=t5_weights.version(run, model),
+        task=asked.task,
+        row=asked.row,
+        sources=asked.sources,
+        target=target,
+        segments=search.segments,
+        max_history=most,
+        beams=config.search.beams,
+        top_k=config.search.top_k,
+        room=made,
+    )
+    kept = Parts(programs, weights, tables, index, vocabulary, data.inter.item_ids)
+    return kept, manifest
+
+
+def _buckets(
+    config: ConfigDict, model: t5_weights.Model, most: int, segments: int
+) -> list[int]:
+    """Returns the slots of each program, ascending, whole items all."""
+    buckets = config.search.buckets or model.config.train.buckets
+    whole = {bucket // segments * segments for bucket in buckets}
+    longest = most * segments
+    return sorted({b for b in whole if 0 < b < longest} | {longest})
+
+
+if __name__ == "__main__":
+    runner.run(main, config=runner.default_config("export"))
