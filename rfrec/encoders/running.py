@@ -39,6 +39,14 @@ class Loaded(NamedTuple):
     failed: dict[bytes, str]
 
 
+class _Made(NamedTuple):
+    """An encoded batch, without its inputs, which are large."""
+
+    keys: list[bytes]
+    vectors: Float32[np.ndarray, "B D"]
+    failed: dict[bytes, str]
+
+
 def encode_all(
     store: Store,
     pending: Sequence[bytes],
@@ -65,7 +73,7 @@ def encode_all(
       Preempted: SIGTERM came; what was encoded is stored.
     """
     batches = [pending[i : i + batch_size] for i in range(0, len(pending), batch_size)]
-    made: list[tuple[Loaded, Float32[np.ndarray, "B D"]]] = []
+    made: list[_Made] = []
     stored = time.monotonic()
     told, done = stored, 0
     with (
@@ -73,7 +81,8 @@ def encode_all(
         tqdm(total=len(pending), unit=what, desc="encode", disable=None) as bar,
     ):
         for batch, loaded in zip(batches, _ahead(load, batches), strict=True):
-            made.append((loaded, _checked(loaded, encode, what)))
+            vectors = _checked(loaded, encode, what)
+            made.append(_Made(loaded.keys, vectors, loaded.failed))
             done += len(batch)
             bar.update(len(batch))
             now = time.monotonic()
@@ -118,11 +127,9 @@ def _checked(
     return vectors
 
 
-def _store(
-    store: Store, made: Sequence[tuple[Loaded, Float32[np.ndarray, "B D"]]]
-) -> None:
-    keys = [key for loaded, _ in made for key in loaded.keys]
-    failed = {k: reason for loaded, _ in made for k, reason in loaded.failed.items()}
-    filled = [vectors for _, vectors in made if len(vectors)]
+def _store(store: Store, made: Sequence[_Made]) -> None:
+    keys = [key for batch in made for key in batch.keys]
+    failed = {key: why for batch in made for key, why in batch.failed.items()}
+    filled = [batch.vectors for batch in made if batch.keys]
     vectors = np.concatenate(filled) if filled else np.zeros((0, 0), np.float32)
     store.add(keys, vectors, failed)

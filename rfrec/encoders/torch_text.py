@@ -29,10 +29,11 @@ _CAUSAL = (
 MODEL_TYPES = (*_BIDIRECTIONAL, *_CAUSAL)
 # They number positions from the padding token's number on, and lose as many.
 _OFFSET_POSITIONS = ("camembert", "mpnet", "roberta", "xlm-roberta")
+_TOKENIZERS = ("tokenizer.json", "vocab.*", "*.model")
 # Tokenized at once.
 _CHUNK = 1024
 
-Tokens = Int[np.ndarray, " T"]
+Tokens = Int[np.ndarray, "_"]
 
 
 class Encoder(NamedTuple):
@@ -70,6 +71,12 @@ def load(
     """
     import transformers
 
+    if not any(any(folder.path.glob(form)) for form in _TOKENIZERS):
+        # Transformers would make an empty one, which knows no word.
+        raise UserError(
+            f"{folder.path}: holds no tokenizer ({', '.join(_TOKENIZERS)}); copy its"
+            " files from the checkpoint"
+        )
     tokenizer = torch_models.load_processor(transformers.AutoTokenizer, folder.path)
     if tokenizer.pad_token_id is None:
         # Language models have none; what stands there is masked.

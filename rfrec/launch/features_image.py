@@ -32,12 +32,6 @@ def make(config: ConfigDict, plan: ImagePlan, workdir: Path) -> Encoded:
     import PIL
 
     keys, reasons = read_keys(plan.files, config.image.workers)
-    if len(reasons) == len(keys):
-        row, reason = next(iter(reasons.items()))
-        raise UserError(
-            f"no item has a picture below {plan.root}, item {row}: {reason}; set"
-            " config.image.folder and config.image.column"
-        )
     identity = folders.identity(plan.folder)
     place = features_settings.store_folder(config, workdir, identity, plan.settings())
     store = open_store(place, reader=f"Pillow {PIL.__version__}")
@@ -48,15 +42,17 @@ def make(config: ConfigDict, plan: ImagePlan, workdir: Path) -> Encoded:
     }
     if pending:
         _encode(config, plan, store, pending)
-    for row, key in enumerate(keys):
-        if key in store.failed:
-            keys[row], reasons[row] = None, store.failed[key]
+    reasons |= {
+        row: store.failed[key] for row, key in enumerate(keys) if key in store.failed
+    }
     if len(reasons) == len(keys):
-        row, reason = next(iter(reasons.items()))
-        raise UserError(f"no picture can be read; {plan.files[row]}: {reason}")
-    own = [() if key is None else (key,) for key in keys]
-    reasons = dict(sorted(reasons.items()))
-    return Encoded(plan, identity, store, own, reasons, len(pending))
+        row = next(row for row, file in enumerate(plan.files) if file is not None)
+        raise UserError(f"{plan.files[row]}: {reasons[row]}; no other can be read")
+    own = [
+        () if key is None or row in reasons else (key,) for row, key in enumerate(keys)
+    ]
+    new = sum(key in store.places for key in pending)
+    return Encoded(plan, identity, store, own, dict(sorted(reasons.items())), new)
 
 
 def read_keys(

@@ -4,6 +4,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,14 +86,12 @@ class ImagePlan(NamedTuple):
       normalise: Whether vectors are brought to length 1.
       dtype: Of its weights.
       files: Of each item; None for an item without a picture.
-      root: Where they are looked for.
     """
 
     folder: Folder
     normalise: bool
     dtype: str
     files: list[Path | None]
-    root: Path
 
     def settings(self) -> dict[str, Any]:
         """What vectors follow from, beside the encoder's files and the picture."""
@@ -172,8 +171,8 @@ def image_plan(config: ConfigDict, table: Table) -> ImagePlan | None:
     """Names the picture of each item; None if no encoder is named.
 
     Raises:
-      UserError: The column or the folder of pictures is missing, or the encoder's
-        folder is unfit.
+      UserError: The column or the folder of pictures is missing, the folder holds none
+        of them, or the encoder's folder is unfit.
     """
     options = config.image
     if options.encoder is None:
@@ -189,7 +188,14 @@ def image_plan(config: ConfigDict, table: Table) -> ImagePlan | None:
     cells = table.column(options.column, "config.image.column")
     firsts = [cell if isinstance(cell, str) else next(iter(cell), "") for cell in cells]
     files = [root / first if first.strip() else None for first in firsts]
-    return ImagePlan(folder, options.normalise, options.dtype, files, root)
+    if not any(os.path.isfile(file) for file in files if file is not None):
+        named = sum(file is not None for file in files)
+        raise UserError(
+            f"{root}: holds none of the {named} pictures that column"
+            f" {options.column!r} of {table.path} names; set config.image.folder or"
+            " config.image.column"
+        )
+    return ImagePlan(folder, options.normalise, options.dtype, files)
 
 
 def lasting(config: ConfigDict) -> ConfigDict:

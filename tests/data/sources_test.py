@@ -57,6 +57,13 @@ def test_one_feature_stays_mapped(shop):
     assert items.warnings == ()
 
 
+def test_a_mask_is_no_feature(shop):
+    (shop / "cup.image.npy").unlink()
+    np.save(shop / "cup.text_mask.npy", np.ones(5, bool))
+    items = load(shop, names=("cup",))
+    assert [block.name for block in items.blocks] == ["text"]
+
+
 def test_features_follow_the_order_asked_for(shop):
     items = load(shop, "image", "kinds", "text")
     assert items.blocks == (
