@@ -3,17 +3,24 @@
 """Tables over seeds."""
 
 import json
+import subprocess
+import sys
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from rfrec.config import UserError
-from rfrec.launch import summary
+from rfrec.launch import gume_report, summary
+from tests import mains
+
+TOKENIZER = summary.KINDS["rqvae"]
 
 
 def report(conflicts: int, seed: int) -> dict:
     return {
+        "main": "rqvae",
         "seed": seed,
         "device": "cpu x 1",
         "seconds": 1.0,
@@ -32,7 +39,9 @@ def report(conflicts: int, seed: int) -> dict:
 
 def test_interval_is_that_of_students_t():
     values = [3, 5, 10]
-    row = summary.summarise([report(v, i) for i, v in enumerate(values)], 0.9)
+    row = summary.summarise(
+        [report(v, i) for i, v in enumerate(values)], 0.9, TOKENIZER
+    )
     low, high = stats.t.interval(
         0.9, 2, loc=np.mean(values), scale=np.std(values, ddof=1) / np.sqrt(3)
     )
@@ -42,7 +51,9 @@ def test_interval_is_that_of_students_t():
 
 
 def test_one_seed_has_no_interval():
-    text = summary.as_markdown({"a": summary.summarise([report(3, 0)], 0.95)})
+    row = summary.summarise([report(3, 0)], 0.95, TOKENIZER)
+    assert row["conflict_items"] == {"mean": 3, "half_width": None}
+    text = summary.as_markdown({"a": row}, TOKENIZER)
     assert "| a | 1 | 3.0 |" in text
 
 
@@ -52,3 +63,64 @@ def test_damaged_report_is_named(tmp_path):
     (folder / "report.json").write_text(json.dumps(report(1, 0))[:-5])
     with pytest.raises(UserError, match="seed_0/report.json is not JSON"):
         summary.read_reports(tmp_path)
+
+
+def graph_run(folder, seed, recall):
+    """Writes what the table reads of a run of a graph recommender."""
+    values = dict.fromkeys(("recall@10", "ndcg@10", "ndcg@20"), recall / 2)
+    values["recall@20"] = recall
+    users = tuple("abcdef")
+    folder = folder / f"seed_{seed}"
+    folder.mkdir(parents=True)
+    found = gume_report.PerUser(users, values)
+    gume_report.write_per_user(folder / gume_report.PER_USER, found)
+    means = {name: {"mean": float(value.mean())} for name, value in values.items()}
+    told = {
+        "main": "gume",
+        "seed": seed,
+        "device": "cpu x 1",
+        "test": {"metrics": {"all": means}},
+        "valid": {"metrics": {"all": means}},
+        "choice": {"ratio": 0.1, "tried": [0.2]},
+        "numbers": {"rf_error_heldout": 0.4},
+        "best_epoch": 3.0,
+    }
+    (folder / "report.json").write_text(json.dumps(told))
+
+
+def table(folder, *flags):
+    args = [sys.executable, "-m", "rfrec.launch.summary", f"--runs={folder}", *flags]
+    return subprocess.run(args, capture_output=True, text=True, cwd=mains.ROOT)
+
+
+def test_recommenders_are_tested_user_by_user(tmp_path):
+    rng = np.random.default_rng(0)
+    recalls = {name: rng.random((2, 6)) for name in ("alone", "flow")}
+    for name, runs in recalls.items():
+        for seed, recall in enumerate(runs):
+            graph_run(tmp_path / "runs" / name, seed, recall)
+    out = tmp_path / "table.json"
+    done = table(tmp_path / "runs", f"--out={out}", "--against=alone")
+    assert done.returncode == 0, done.stderr
+    assert "| flow | 2 | " in done.stdout and "error held out" in done.stdout
+    assert "s/epoch" not in done.stdout
+    rows = json.loads(out.read_text())
+    wanted = recalls["flow"].mean()
+    assert rows["flow"]["recall@20"]["mean"] == pytest.approx(wanted)
+    assert "against" not in rows["alone"]
+    tested = rows["flow"]["against"]["test"]["recall@20"]
+    ours, theirs = (recalls[name].mean(axis=0) for name in ("flow", "alone"))
+    assert tested["mean"] == pytest.approx((ours - theirs).mean())
+    assert tested["p_t"] == pytest.approx(stats.ttest_rel(ours, theirs).pvalue)
+    assert tested["p_wilcoxon"] == pytest.approx(stats.wilcoxon(ours, theirs).pvalue)
+
+
+def test_tables_that_cannot_be_made_are_refused(tmp_path):
+    graph_run(tmp_path / "alone", 0, np.ones(6))
+    done = table(tmp_path, "--against=flow")
+    assert done.returncode and "--against=flow: the rows are alone" in done.stderr
+    other = tmp_path / "tokenizer" / "seed_0"
+    other.mkdir(parents=True)
+    (other / "report.json").write_text(json.dumps(report(1, 0)))
+    done = table(tmp_path)
+    assert done.returncode and "runs of gume, rqvae: a table takes" in done.stderr
