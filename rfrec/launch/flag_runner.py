@@ -5,6 +5,7 @@
 Such a main needs no training code: it runs where only an artefact is.
 """
 
+import logging as standard_logging
 import sys
 from collections.abc import Callable
 
@@ -19,12 +20,18 @@ def run(main: Callable[[], None]) -> None:
     def one_line(argv: list[str]) -> None:
         del argv
         logging.set_verbosity(logging.INFO)
+        # jax reports every backend that it does not find.
+        logging.get_absl_handler().addFilter(_own_messages)
         try:
             main()
         except UserError as error:
             _stop(str(error))
 
     app.run(one_line, flags_parser=_parse)
+
+
+def _own_messages(record: standard_logging.LogRecord) -> bool:
+    return "jax" not in record.pathname or record.levelno >= standard_logging.ERROR
 
 
 def _parse(argv: list[str]) -> list[str]:

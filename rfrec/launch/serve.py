@@ -40,7 +40,8 @@ def main() -> None:
     # What is wrong with a place is told before anything is compiled.
     if values.histories is not None:
         with _opened(values.histories) as stream:
-            answer_lines(load(sizes), stream, values.histories, sys.stdout)
+            for line in answer_lines(load(sizes), stream, values.histories):
+                print(line, flush=True)
         return
     http = _http()
     with bind(values.host, values.port) as bound:
@@ -147,9 +148,9 @@ def _opened(place: str) -> Iterator[TextIO]:
 
 
 def answer_lines(
-    recommender: Recommender, stream: TextIO, place: str, out: TextIO
-) -> None:
-    """Answers each line of a stream by a line, in order, as soon as it can.
+    recommender: Recommender, stream: Iterable[str], place: str
+) -> Iterator[str]:
+    """Yields a line for each line of a stream, in order, as soon as it can.
 
     Lines that have come meanwhile are answered together. A program is compiled when it
     is first needed.
@@ -159,7 +160,6 @@ def answer_lines(
       stream: JSON lines, see `serve_requests`; where `user` is missing, it is the
         number of the line.
       place: Of the stream, for errors.
-      out: Of the answers.
 
     Raises:
       UserError: A line is no request; told once those before it are answered.
@@ -176,11 +176,12 @@ def answer_lines(
                     refused = UserError(f"{origin}, line {number}: {error}")
                     refused.__cause__ = error
                     break
-            for query, answer in zip(queries, recommender.answer(queries), strict=True):
-                told = serve_requests.as_json(query.user, answer, recommender)
-                out.write(json.dumps(told) + "\n")
-            out.flush()
-            bar.update(len(queries))
+            answers = recommender.answer(queries)
+            for query, answer in zip(queries, answers, strict=True):
+                yield json.dumps(
+                    serve_requests.as_json(query.user, answer, recommender)
+                )
+                bar.update()
             if refused is not None:
                 raise refused
 
@@ -190,7 +191,7 @@ def _query(line: str, number: int, recommender: Recommender) -> Query:
     return query if query.user else query._replace(user=str(number))
 
 
-def _batches(stream: TextIO, most: int) -> Iterator[list[tuple[int, str]]]:
+def _batches(stream: Iterable[str], most: int) -> Iterator[list[tuple[int, str]]]:
     """Yields the lines that have come, with their numbers, at least one at a time.
 
     Raises:

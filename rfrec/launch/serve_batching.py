@@ -65,8 +65,8 @@ class Batcher:
         """Begins to answer, on the running event loop."""
         self._task = asyncio.create_task(self._work())
 
-    async def ask(self, query: Query) -> Answer:
-        """Returns the answer to a query.
+    def ask(self, query: Query) -> asyncio.Future[Answer]:
+        """Accepts a query; what is returned will be its answer.
 
         Raises:
           FullError: Too many wait, or no more are taken.
@@ -77,7 +77,7 @@ class Batcher:
         one = _Waiting(query, self._program(query), loop.create_future(), loop.time())
         self._waiting.append(one)
         self._changed.set()
-        return await one.future
+        return one.future
 
     async def close(self) -> None:
         """Answers what waits, and ends."""

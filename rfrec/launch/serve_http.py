@@ -67,6 +67,11 @@ class _Meters:
             ["status"],
             registry=self.registry,
         )
+        self.accepted = prometheus_client.Counter(
+            "rfrec_accepted",
+            "Requests that are answered, or will be.",
+            registry=self.registry,
+        )
         self.seconds = prometheus_client.Histogram(
             "rfrec_request_seconds",
             "From a request to its answer.",
@@ -144,7 +149,9 @@ class Endpoint:
         try:
             body = await _read_body(request, self._limits)
             query = serve_requests.parse(body, self._recommender)
-            answer = await self._batcher.ask(query)
+            coming = self._batcher.ask(query)
+            self._meters.accepted.inc()
+            answer = await coming
         except RefusedError as error:
             return JSONResponse({"error": str(error)}, error.status)
         except FullError:

@@ -150,7 +150,8 @@ def write(folder: Path, parts: Parts, manifest: Manifest) -> Manifest:
         buckets = [Bucket(s, f"search_{s}.hlo") for s in sorted(parts.programs)]
         for bucket in buckets:
             (partial / bucket.file).write_bytes(parts.programs[bucket.slots])
-        safetensors.numpy.save_file(parts.weights, partial / "weights.safetensors")
+        weights = safetensors.numpy.save(parts.weights)
+        (partial / "weights.safetensors").write_bytes(weights)
         tables: dict[str, Any] = parts.tables._asdict()
         np.savez(partial / "task.npz", allow_pickle=False, **tables)
         trie_file.save(parts.trie, partial / "trie.npz")

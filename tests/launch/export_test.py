@@ -65,12 +65,9 @@ def test_served_lists_are_those_that_recommend_makes(
         asked = Recommender(
             artefact.read(served_artefact), batch_sizes=(4,), max_items=64
         )
-        with (tmp_path / "h").open("w") as out:
-            given = [json.loads(line) | {"filter_seen": seen} for line in lines]
-            (tmp_path / "in").write_text("\n".join(map(json.dumps, given)))
-            with (tmp_path / "in").open() as stream:
-                serve.answer_lines(asked, stream, "in", out)
-        found = [json.loads(line) for line in (tmp_path / "h").open()]
+        given = [json.loads(line) | {"filter_seen": seen} for line in lines]
+        answers = serve.answer_lines(asked, map(json.dumps, given), "in")
+        found = list(map(json.loads, answers))
         assert len(found) == len(wanted) == 12
         for one, other in zip(found, wanted, strict=True):
             assert one["user"] == other["user"]
