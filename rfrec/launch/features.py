@@ -42,15 +42,20 @@ def main(config: ConfigDict, workdir: Path) -> None:
     image = features_settings.image_plan(config, table)
     kinds = [kind for kind, plan in (("text", text), ("image", image)) if plan]
     refuse_foreign(workdir, [f"{name}.{kind}.npy" for kind in kinds])
-    # Only now, so that a refused config leaves nothing behind.
-    runner.open_workdir(workdir, features_settings.lasting(config))
-    made: dict[str, dict[str, Any]] = {}
+    kept = features_settings.lasting(config)
+    if (workdir / "config.json").exists():
+        runner.open_workdir(workdir, kept)
+    encoded: dict[str, Encoded] = {}
     if text is not None:
-        encoded = features_text.make(config, text, workdir)
-        made["text"] = finish(config, table, encoded, workdir / f"{name}.text")
+        encoded["text"] = features_text.make(config, text, workdir)
     if image is not None:
-        encoded = features_image.make(config, image, workdir)
-        made["image"] = finish(config, table, encoded, workdir / f"{name}.image")
+        encoded["image"] = features_image.make(config, image, workdir)
+    # Only now, so that what an encoder refuses leaves nothing behind but the cache.
+    runner.open_workdir(workdir, kept)
+    made = {
+        kind: finish(config, table, each, workdir / f"{name}.{kind}")
+        for kind, each in encoded.items()
+    }
     report = {
         "main": "features",
         "name": name,
