@@ -31,7 +31,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
     config.data = ConfigDict()
     # None takes what the run's config says. What is set may be other data than those
-    # it was trained on.
+    # it was trained on; text and image may be a grown catalogue's catalogue.json.
     config.data.path = optional(str)
     config.data.name = optional(str)
     config.data.text = optional(str)

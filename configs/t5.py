@@ -29,8 +29,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.path = optional(str)
     # Data sets; several share the tokens and are trained on together.
     config.data.names = ("Instruments",)
-    # NAME.index_<kind>.json beside the histories, or a path that ends in .json; none
-    # leaves the modality out.
+    # NAME.index_<kind>.json beside the histories, or a path that ends in .json, of such
+    # a file or of a catalogue's catalogue.json; none leaves the modality out.
     config.data.text = optional(str, "lemb")
     config.data.image = optional(str, "vitemb")
     # Whether items that share all codes are refused, rather than told.

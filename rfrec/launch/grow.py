@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 
 from rfrec import config as cfg
 from rfrec.codes import catalogue, growth, table, trie, trie_edit
-from rfrec.codes.catalogue import Manifest
+from rfrec.codes.catalogue import Catalogue, Manifest
 from rfrec.codes.trie import Trie
 from rfrec.config import UserError
 from rfrec.launch import codes as codes_main
@@ -49,15 +49,15 @@ class Start(NamedTuple):
     Attributes:
       codes: of all rows.
       removed: rows, ascending.
-      modality: of the codes.
       index: trie of the rows that are not removed.
+      modality: of the codes.
       manifest: of the catalogue; None where there is none yet.
     """
 
     codes: Int32[np.ndarray, "N Q"]
     removed: Int32[np.ndarray, "_"]
-    modality: str
     index: Trie
+    modality: str
     manifest: Manifest | None
 
 
@@ -72,9 +72,13 @@ def main(config: ConfigDict, workdir: Path) -> None:
     run = Path(config.run).expanduser()
     run_config = read_run(run)
     report = codes_main.read_report(run / "report.json")
-    name = choose_set(config, report, run)
-    levels = tuple(run_config.codebook.sizes)
-    start = read_start(workdir, run, report["codes"]["data_sets"][name]["file"], levels)
+    before = catalogue.load(workdir) if catalogue.exists(workdir) else None
+    name = choose_set(config, report, run, before)
+    if before is not None:
+        start = Start(*before[1:], before.manifest.modality, before.manifest)
+    else:
+        file = report["codes"]["data_sets"][name]["file"]
+        start = begin(run, file, tuple(run_config.codebook.sizes))
     vectors = grow_vectors.read(config, run_config, report, name, start.manifest)
     for warning in vectors.warnings:
         logging.warning("%s", warning)
@@ -92,6 +96,30 @@ def main(config: ConfigDict, workdir: Path) -> None:
         "tokenizer": tokenizer.version,
         "t5": t5,
     }
+    write(workdir, start, codes, sizes, gone, parts)
+
+
+def write(
+    workdir: Path,
+    start: Start,
+    codes: Int32[np.ndarray, "M Q"],
+    sizes: tuple[int, ...],
+    gone: Int32[np.ndarray, "_"],
+    parts: dict[str, Any],
+) -> None:
+    """Stores the next version, unless it would be the same.
+
+    Args:
+      workdir: Of the catalogue.
+      start: What is there.
+      codes: Of all rows.
+      sizes: Codes per level of the trie.
+      gone: Rows to take out.
+      parts: Of the manifest.
+
+    Raises:
+      UserError: No item would be left, or another process was faster.
+    """
     before = start.manifest
     if before and before == before._replace(**parts) and not len(gone):
         logging.info("%s: nothing is new, version %d stays", workdir, before.version)
@@ -116,17 +144,28 @@ def read_run(run: Path) -> ConfigDict:
     run_config = cfg.read_config(run / "config.json")
     if "codebook" not in run_config:
         raise UserError(f"{run} holds no run of rfrec.launch.rqvae: name another")
-    settings.check(run_config)
+    # Value by value: what goes together was checked when the run began.
+    cfg.check(run_config, settings.RULES)
     return run_config
 
 
-def choose_set(config: ConfigDict, report: dict[str, Any], run: Path) -> str:
-    """Returns the data set that is asked for, or the only one.
+def choose_set(
+    config: ConfigDict, report: dict[str, Any], run: Path, before: Catalogue | None
+) -> str:
+    """Returns the data set of the catalogue; of a new one, the one that is asked for.
 
     Raises:
-      UserError: The run has none of that name, or several.
+      UserError: It is another, the run has none of that name, or several.
     """
     names, wanted = list(report["codes"]["data_sets"]), config.data.name
+    if before is not None:
+        known = before.manifest.name
+        if wanted not in (None, known):
+            raise UserError(
+                f"config.data.name={wanted!r}, but the catalogue is of {known!r}: leave"
+                " it out, or give another --workdir"
+            )
+        wanted = known
     if wanted in names or (wanted is None and len(names) == 1):
         return wanted or names[0]
     raise UserError(
@@ -135,21 +174,17 @@ def choose_set(config: ConfigDict, report: dict[str, Any], run: Path) -> str:
     )
 
 
-def read_start(workdir: Path, run: Path, file: str, sizes: tuple[int, ...]) -> Start:
-    """Reads the catalogue, or the codes of the run that it is to begin with.
+def begin(run: Path, file: str, sizes: tuple[int, ...]) -> Start:
+    """Reads the codes of a run, with which a catalogue begins.
 
     Args:
-      workdir: Of the catalogue.
       run: Of the tokenizer.
       file: Of the codes in the run.
       sizes: Codes per level of the tokenizer.
 
     Raises:
-      UserError: Files are damaged, or the codes of the run are not of its codebooks.
+      UserError: The file is damaged, or its codes are not of the tokenizer's levels.
     """
-    if catalogue.exists(workdir):
-        manifest, codes, removed, index = catalogue.load(workdir)
-        return Start(codes, removed, manifest.modality, index, manifest)
     path = run / file
     found = table.read_index(path)
     if found.item_ids != tuple(map(str, range(len(found.codes)))):
@@ -166,7 +201,7 @@ def read_start(workdir: Path, run: Path, file: str, sizes: tuple[int, ...]) -> S
             "%s: %d conflict items keep codes that others have", path, conflicts
         )
     index = trie.build(found.codes, sizes)
-    return Start(found.codes, np.zeros(0, np.int32), found.modality, index, None)
+    return Start(found.codes, np.zeros(0, np.int32), index, found.modality, None)
 
 
 def choose_t5(

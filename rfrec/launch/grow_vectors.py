@@ -19,8 +19,9 @@ from rfrec.data.features import check_features
 from rfrec.launch import settings
 
 # Sources whose vectors are files to which rows can be appended. Others make the vectors
-# of all items together: with one more, all would be others.
-_FILES = ("folder", "mmrec")
+# of all items together: with one more, all would be others. So do graph recommenders,
+# whose vectors are the feature named here.
+_FILES, _OF_GRAPH = ("folder", "mmrec"), "rf"
 
 
 class Vectors(NamedTuple):
@@ -65,12 +66,13 @@ def read(
             f" {before.encoder.name!r}: give those, or another --workdir"
         )
     told = config.encoder or (before.encoder.name if before else None)
-    if data.source not in _FILES:
+    if data.source not in _FILES or _OF_GRAPH in data.features:
         if config.data.path is not None:
+            made = _OF_GRAPH if _OF_GRAPH in data.features else data.source
             raise UserError(
-                f"config.data.path: the vectors of {run} are of source"
-                f" {data.source!r}, which makes those of all items together, so that"
-                " none can be added: train a tokenizer on files, source folder"
+                f"config.data.path: {run} was trained on vectors of {made!r}, which are"
+                " made of all items together, so that none can be added: train a"
+                " tokenizer on files alone, data.source=folder"
             )
         return _made_together(run_config, report, run, name, told)
     if before and config.data.path is None:
@@ -114,9 +116,10 @@ def _made_together(
     name: str,
     told: str | None,
 ) -> Vectors:
-    """Reads vectors of a source that cannot grow: there are no new rows."""
+    """Reads vectors that cannot grow: there are no new rows."""
     items = settings.load_items(run_config)
-    _check_known(items.fingerprint, report, f"source {run_config.data.source!r}", run)
+    origin = " + ".join(block.name for block in items.blocks)
+    _check_known(items.fingerprint, report, origin, run)
     known = report["codes"]["data_sets"][name]["items"]
     widths = tuple(block.width for block in items.blocks)
     names = tuple(block.name for block in items.blocks)

@@ -219,7 +219,8 @@ def test_what_cannot_be_is_one_line_and_changes_nothing(made, tmp_path):
     run, more = made / "rqvae", made / "more"
     refuse("config.run is needed", load_config("grow"), tmp_path / "c")
     refuse("must be one of", make_config(run, checkpoint="first"), tmp_path / "c")
-    refuse("no data set|has the data sets", make_config(run, **{"data.name": "x"}), run)
+    message = "config.data.name='x': .*rqvae has the data sets toys, each"
+    refuse(message, make_config(run, **{"data.name": "x"}), tmp_path / "c")
     values = vectors()
     values[OLD + 3, 1] = np.nan
     bad = write_data(tmp_path / "nan", values)
@@ -248,6 +249,8 @@ def test_what_cannot_be_is_one_line_and_changes_nothing(made, tmp_path):
     ):
         removed = write_lines(tmp_path / "gone", lines)
         refuse(message, make_config(run, more, removed=removed), tmp_path / "c")
+    other_name = make_config(run, **{"data.name": "games"})
+    refuse("='games', but the catalogue is of 'toys'", other_name, tmp_path / "c")
     refuse("cannot be read", make_config(run, removed="/nowhere/x"), tmp_path / "c")
     refuse("has 120 rows, the catal", make_config(run, made / "old"), tmp_path / "c")
     refuse("first 150 rows are not", make_config(run, other), tmp_path / "c")
@@ -296,7 +299,7 @@ def test_vectors_made_together_cannot_grow_but_have_a_catalogue(tmp_path):
     overrides |= {"model.method": "rkmeans"}
     rqvae.main(tokenizer_config(tmp_path, **overrides), tmp_path / "run")
     refuse(
-        "source 'synthetic', which makes those of all",
+        "trained on vectors of 'synthetic', which are made of all items together",
         make_config(tmp_path / "run", tmp_path),
         tmp_path / "c",
     )
