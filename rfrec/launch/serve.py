@@ -50,7 +50,6 @@ def main() -> None:
         host, port = bound.getsockname()[:2]
         logging.info("http://%s:%d answers POST /recommend", host, port)
         limits = http.Limits(
-            max_batch=sizes[-1],
             max_wait=values.max_wait_ms / 1000,
             max_queue=values.max_queue,
             max_body=values.max_body,
@@ -70,7 +69,7 @@ def batch_sizes(given: Iterable[str]) -> tuple[int, ...]:
     told = ",".join(given)
     sizes = [int(size) for size in given if size.strip().isdecimal()]
     if ",".join(map(str, sizes)) != told or sizes != sorted(set(sizes)) or not sizes:
-        raise UserError(f"--batch_sizes={told}: must be ascending integers, as 1,8,32")
+        raise UserError(f"--batch_sizes={told}: must be ascending integers, as 1,4,16")
     if sizes[0] < 1:
         raise UserError(f"--batch_sizes={told}: a batch has one history at least")
     return tuple(sizes)
@@ -236,7 +235,7 @@ def _define_flags() -> None:
     flags.DEFINE_string("host", "127.0.0.1", "Address to listen on.")
     flags.DEFINE_integer("port", 8000, "Port; 0 takes a free one.", lower_bound=0)
     flags.DEFINE_list(
-        "batch_sizes", ["1", "8", "32"], "Sizes that programs are compiled for."
+        "batch_sizes", ["1", "4", "16"], "Sizes that programs are compiled for."
     )
     flags.DEFINE_float(
         "max_wait_ms", 3, "Milliseconds that a request waits for others.", lower_bound=0

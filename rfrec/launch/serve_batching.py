@@ -3,8 +3,9 @@
 """Single queries in, their answers out, searched together with others that wait.
 
 The oldest query chooses the program. The queries that need the same one go with it; it
-waits a little for them if they are few. One search runs at a time, in a thread of its
-own, so that requests are read and refused meanwhile.
+waits a little for them if they are few. Programs take batches of a few sizes: places
+that would be filled up go to waiting queries of smaller programs. One search runs at a
+time, in a thread of its own, so that requests are read and refused meanwhile.
 """
 
 import asyncio
@@ -34,21 +35,22 @@ class Batcher:
         answer: Callable[[Sequence[Query]], list[Answer]],
         program: Callable[[Query], int],
         *,
-        max_batch: int,
+        sizes: Sequence[int],
         max_wait: float,
         max_queue: int,
     ):
         """Makes a batcher; nothing is answered before `start`.
 
         Args:
-          answer: Searches; called in one thread.
-          program: Returns what queries of one batch share.
-          max_batch: Most queries of a batch.
+          answer: Searches by the largest program that a query needs; called in one
+            thread.
+          program: Returns the program that a query needs; a larger one does as well.
+          sizes: Of batches, ascending.
           max_wait: Seconds that the oldest query waits for others.
           max_queue: Most queries that wait, beside those that are searched.
         """
         self._answer, self._program = answer, program
-        self._max_batch, self._max_wait = max_batch, max_wait
+        self._sizes, self._max_wait = tuple(sizes), max_wait
         self._max_queue = max_queue
         self._waiting: list[_Waiting] = []
         self._changed = asyncio.Event()
@@ -110,14 +112,17 @@ class Batcher:
 
     async def _collect(self) -> list[_Waiting]:
         """Takes the next batch out of the queue."""
-        oldest = self._waiting[0]
+        oldest, most = self._waiting[0], self._sizes[-1]
         try:
             async with asyncio.timeout_at(oldest.since + self._max_wait):
-                while not self._closing and len(self._like(oldest)) < self._max_batch:
+                while not self._closing and len(self._like(oldest)) < most:
                     await self._change()
         except TimeoutError:
             pass
-        chosen = self._like(oldest)[: self._max_batch]
+        chosen = self._like(oldest)[:most]
+        size = next(size for size in self._sizes if size >= len(chosen))
+        smaller = [one for one in self._waiting if one.program < oldest.program]
+        chosen += smaller[: size - len(chosen)]
         taken = set(map(id, chosen))
         self._waiting = [one for one in self._waiting if id(one) not in taken]
         return chosen

@@ -40,7 +40,6 @@ class Limits:
     """What the endpoint takes.
 
     Attributes:
-      max_batch: Queries of one search.
       max_wait: Seconds that a query waits for others.
       max_queue: Queries that wait; more are refused.
       max_body: Bytes of a request.
@@ -48,7 +47,6 @@ class Limits:
       drain_seconds: For what was accepted to be answered after SIGTERM.
     """
 
-    max_batch: int
     max_wait: float
     max_queue: int
     max_body: int
@@ -104,7 +102,7 @@ class Endpoint:
         self._batcher = Batcher(
             self._search,
             recommender.bucket,
-            max_batch=limits.max_batch,
+            sizes=recommender.batch_sizes,
             max_wait=limits.max_wait,
             max_queue=limits.max_queue,
         )
@@ -133,7 +131,7 @@ class Endpoint:
 
     def _search(self, queries: Sequence[Query]) -> list[Answer]:
         started = time.monotonic()
-        answers = self._recommender.answer(queries)
+        answers = self._recommender.answer_batch(queries)
         self._meters.search.observe(time.monotonic() - started)
         self._meters.batch.observe(len(queries))
         return answers

@@ -134,6 +134,14 @@ class Recommender:
                     found[place] = answer
         return found
 
+    def answer_batch(self, queries: Sequence[Query]) -> list[Answer]:
+        """Answers queries by one program, that of the longest history.
+
+        Args:
+          queries: As many as the largest batch at most.
+        """
+        return self._answer(list(queries), max(map(self.bucket, queries)))
+
     def _answer(self, queries: list[Query], slots: int) -> list[Answer]:
         size = next(s for s in self.batch_sizes if s >= len(queries))
         self.compile(slots, size)
