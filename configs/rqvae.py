@@ -30,8 +30,12 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.path = optional(str)
     # Data sets of a folder, stacked for one quantizer; () if it holds one.
     config.data.names = ()
-    # Features side by side; () takes those the source has.
+    # Features side by side; () takes those the source has. `rf`: item vectors of the
+    # graph recommender in data.graph.
     config.data.features = ()
+    # Folder of a run of rfrec.launch.gume on the same items; the section rf says how
+    # its flow generates vectors of items that nobody has used.
+    config.data.graph = optional(str)
     config.data.scale = "mean_square"  # or none
     config.data.text_width = 64
     config.data.num_items = 10_000  # synthetic

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Features side by side, data sets one below the other: `ItemVectors` out."""
 
+import dataclasses
 from collections.abc import Sequence
 from itertools import chain
 from typing import Literal, NamedTuple
@@ -97,6 +98,37 @@ def join_checked(
         segments=((name, len(values)),),
         fingerprint=fingerprint(values),
         warnings=_warnings(features, reports, values),
+    )
+
+
+def beside(items: ItemVectors, feature: Feature, *, scale: str) -> ItemVectors:
+    """Puts a further feature of the items at the right of those they have.
+
+    Args:
+      items: of one data set.
+      feature: a row for each item.
+      scale: of the feature, as of `join`.
+
+    Returns:
+      The same items; `values` are in memory.
+
+    Raises:
+      UserError: as of `join`.
+    """
+    old = Feature(
+        "items", items.values, "dense", " + ".join(b.name for b in items.blocks)
+    )
+    check_rows((old, feature))
+    report = check_features(feature.values, feature.origin)
+    scaled = as_float32(feature.values) * factor(feature, report, scale)
+    values = np.concatenate([as_float32(items.values), scaled], axis=1)
+    block = Block(feature.name, feature.values.shape[1], feature.kind)
+    return dataclasses.replace(
+        items,
+        values=values,
+        blocks=(*items.blocks, block),
+        fingerprint=fingerprint(values),
+        warnings=(*items.warnings, *report.warnings(feature.origin)),
     )
 
 

@@ -2,13 +2,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Takes the best checkpoint of a finished run, to be ranked or drawn once more."""
 
+import copy
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
+import jax
+import numpy as np
+from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from rfrec import config as cfg
 from rfrec.config import UserError
-from rfrec.graph import training
+from rfrec.data.pairs import GraphData
+from rfrec.graph import gume, rf_gume, training
+from rfrec.launch import gume_settings
+from rfrec.rf import settings as rf_settings
 from rfrec.train.checkpoint import Checkpoints
 from rfrec.train.state import TrainState
 
@@ -74,3 +83,74 @@ def best(trainer: training.Trainer, seed: int, workdir: Path) -> tuple[TrainStat
             f"the pairs are not those that {workdir} was trained on: restore them"
         )
     return restored.state, step
+
+
+class HostSides(NamedTuple):
+    """Embeddings of all users, and of all items, on the host."""
+
+    users: Float[np.ndarray, "U D"]
+    items: Float[np.ndarray, "I D"]
+
+
+class Finished(NamedTuple):
+    """A run that has ended, or that has at least stored something.
+
+    Attributes:
+      config: Of the run.
+      data: That it was trained on.
+      trainer: Of the config.
+      state: Placed, at the step that validation chose.
+    """
+
+    config: ConfigDict
+    data: GraphData
+    trainer: training.Trainer
+    state: TrainState
+
+    def generated_and_behaviour(self) -> tuple[HostSides, HostSides]:
+        """Returns generated H, and H itself; of a run with the flow."""
+        arch = gume_settings.architecture(self.config, self.data)
+        flow = rf_settings.from_section(self.config.rf)
+        program = jax.jit(
+            lambda state, constants: rf_gume.generated_and_target(
+                arch, flow, state.params, state.model_state, constants
+            )
+        )
+        made, known = jax.device_get(program(self.state, self.trainer.constants))
+        return HostSides(*made), HostSides(*known)
+
+    def behaviour(self) -> HostSides:
+        """Returns H of users and of items; of any run of GUME."""
+        arch = gume_settings.architecture(self.config, self.data)
+        program = jax.jit(
+            lambda state, constants: gume.propagate(
+                arch,
+                state.params,
+                constants.graphs,
+                constants.features,
+                interest=False,
+            )
+        )
+        found = jax.device_get(program(self.state, self.trainer.constants))
+        return HostSides(*(side.convolved[:, 0] for side in found))
+
+
+def open_run(
+    workdir: Path, change: Callable[[ConfigDict], None] = lambda config: None
+) -> Finished:
+    """Loads a run with its data.
+
+    Args:
+      workdir: Of the run, which is only read.
+      change: Changes the run's config in `FREE` keys, before anything is built.
+
+    Raises:
+      UserError: There is no run, its data is not there, or a checkpoint is damaged.
+    """
+    config = copy.deepcopy(cfg.read_config(workdir / "config.json"))
+    change(config)
+    gume_settings.check(config)
+    data = gume_settings.load(config)
+    trainer = gume_settings.make_trainer(config, data)
+    state, _ = best(trainer, config.seed, workdir)
+    return Finished(config, data, trainer, trainer.engine.replicate(state))

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from absl import logging
 from jaxtyping import Float
@@ -21,7 +20,7 @@ from ml_collections import ConfigDict
 
 from rfrec import config as cfg
 from rfrec.config import UserError
-from rfrec.graph import rf_gume, training
+from rfrec.graph import training
 from rfrec.launch import gume_again, gume_settings, plotting, plotting_gume, tsne
 from rfrec.launch.plotting_gume import Cloud, Quality
 from rfrec.rf import settings as rf_settings
@@ -43,13 +42,12 @@ class Restored:
         Raises:
           UserError: The data is not there, or the checkpoint is damaged.
         """
-        self.config = copy.deepcopy(cfg.read_config(workdir / "config.json"))
-        self.config.graph.cache = self.config.graph.cache or str(cache)
-        gume_settings.check(self.config)
-        self.data = gume_settings.load(self.config)
-        self.trainer = gume_settings.make_trainer(self.config, self.data)
-        state, _ = gume_again.best(self.trainer, self.config.seed, workdir)
-        self.state = self.trainer.engine.replicate(state)
+
+        def keep_graphs(config: ConfigDict) -> None:
+            config.graph.cache = config.graph.cache or str(cache)
+
+        self.run = gume_again.open_run(workdir, keep_graphs)
+        self.config, self.data, self.trainer, self.state = self.run
         self.flow = rf_settings.from_section(self.config.rf)
 
     @property
@@ -62,13 +60,7 @@ class Restored:
 
     def clouds(self, most: int, *, perplexity: float, seed: int) -> list[Cloud]:
         """Returns users and items, generated beside their targets, in the plane."""
-        arch = gume_settings.architecture(self.config, self.data)
-        program = jax.jit(
-            lambda state, constants: rf_gume.generated_and_target(
-                arch, self.flow, state.params, state.model_state, constants
-            )
-        )
-        made, target = jax.device_get(program(self.state, self.trainer.constants))
+        made, target = self.run.generated_and_behaviour()
         return [
             lay_out(name, wanted, generated, most, perplexity, seed)
             for name, wanted, generated in zip(

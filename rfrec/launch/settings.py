@@ -2,14 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turns a config of `configs/rqvae.py` into the parts of a tokenizer."""
 
+from pathlib import Path
+
 import numpy as np
 from jax import numpy as jnp
 from ml_collections import ConfigDict
 
 from rfrec import config as cfg
 from rfrec.config import UserError
-from rfrec.data import sources
+from rfrec.data import join, sources
 from rfrec.data.features import ItemVectors
+from rfrec.launch import collaborative
 from rfrec.tokenizer import catalogue, codebooks, loss, quantizer, rqvae, training
 from rfrec.train import loop, optim, partition
 
@@ -82,7 +85,13 @@ def check(config: ConfigDict) -> None:
         )
     if len(book.temperature) != 2:
         raise UserError("config.codebook.temperature: give two values, first and last")
+    asked = collaborative.NAME in config.data.features
     impossible = {
+        "data.features with 'rf' and data.graph=None": asked and not config.data.graph,
+        "data.graph and data.features without 'rf'": bool(config.data.graph)
+        and not asked,
+        "data.features with 'rf' and several data.names": asked
+        and len(config.data.names) > 1,
         "codebook.learned_by=ema and codebook.projection": book.learned_by == "ema"
         and book.projection,
         "codebook.learned_by=ema and codebook.estimator=gumbel": book.learned_by
@@ -117,14 +126,32 @@ def check(config: ConfigDict) -> None:
 
 def load_items(config: ConfigDict) -> ItemVectors:
     """Loads the item vectors that a config names."""
-    data = config.data
+    data, seed = config.data, config.seed
+    files = tuple(name for name in data.features if name != collaborative.NAME)
+    if len(files) == len(data.features):
+        return _load_files(data, files, seed)
+    feature, ids = collaborative.load(Path(data.graph).expanduser(), config.rf)
+    if not files:
+        name = data.names[0] if data.names else data.source
+        return join.join([feature], name=name, scale=data.scale, ids=ids)
+    items = _load_files(data, files, seed)
+    names = items.ids or tuple(map(str, range(len(items.values))))
+    if names != ids:
+        raise UserError(
+            f"config.data.graph={data.graph} has {len(ids)} items, which are not the"
+            f" {len(names)} of the data, one by one: train it on the same items"
+        )
+    return join.beside(items, feature, scale=data.scale)
+
+
+def _load_files(data: ConfigDict, features: tuple[str, ...], seed: int) -> ItemVectors:
     return sources.load_items(
         source=data.source,
         path=data.path,
         names=tuple(data.names),
-        features=tuple(data.features),
+        features=features,
         scale=data.scale,
-        seed=config.seed,
+        seed=seed,
         num_items=data.num_items,
         text_width=data.text_width,
     )

@@ -5,7 +5,6 @@
 import json
 import subprocess
 import sys
-from typing import Any
 
 import numpy as np
 import pytest
@@ -67,8 +66,8 @@ def test_damaged_report_is_named(tmp_path):
 
 def graph_run(folder, seed, recall):
     """Writes what the table reads of a run of a graph recommender."""
-    values = dict.fromkeys(("recall@10", "ndcg@10", "ndcg@20"), recall / 2)
-    values["recall@20"] = recall
+    names = ("recall@10", "ndcg@10", "ndcg@20")
+    values = {"recall@20": recall, **dict.fromkeys(names, recall / 2)}
     users = tuple("abcdef")
     folder = folder / f"seed_{seed}"
     folder.mkdir(parents=True)
