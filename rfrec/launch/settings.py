@@ -86,10 +86,11 @@ def check(config: ConfigDict) -> None:
     if len(book.temperature) != 2:
         raise UserError("config.codebook.temperature: give two values, first and last")
     asked = collaborative.NAME in config.data.features
+    # Runs of older versions have no such key.
+    graph = config.data.get("graph")
     impossible = {
-        "data.features with 'rf' and data.graph=None": asked and not config.data.graph,
-        "data.graph and data.features without 'rf'": bool(config.data.graph)
-        and not asked,
+        "data.features with 'rf' and data.graph=None": asked and not graph,
+        "data.graph and data.features without 'rf'": bool(graph) and not asked,
         "data.features with 'rf' and several data.names": asked
         and len(config.data.names) > 1,
         "codebook.learned_by=ema and codebook.projection": book.learned_by == "ema"
