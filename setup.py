@@ -10,7 +10,7 @@ import pathlib
 
 from setuptools import find_packages, setup
 
-PLOTS = ["matplotlib>=3.9"]
+PLOTS = ["jinja2>=3.1", "matplotlib>=3.9", "pillow>=11"]
 TENSORBOARD = ["tensorboardX>=2.6.2"]
 SERVE = [
     "flatbuffers>=24.3",
@@ -47,7 +47,7 @@ setup(
         "Typing :: Typed",
     ],
     packages=find_packages(include=["rfrec", "rfrec.*"]),
-    package_data={"rfrec": ["py.typed"]},
+    package_data={"rfrec": ["py.typed"], "rfrec.launch": ["*.jinja"]},
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1",

@@ -31,7 +31,7 @@ TORCH_FILES = (
     "rfrec/launch/bench*.py",
     "rfrec/encoders/torch_*.py",
 )
-OPTIONAL = ("torch", "matplotlib", "tensorboardX", "PIL")
+OPTIONAL = ("torch", "matplotlib", "tensorboardX", "PIL", "jinja2")
 PICKLERS = ("pickle", "cPickle", "_pickle", "cloudpickle", "dill", "shelve", "joblib")
 MAX_LINES = 400
 HEADER = (

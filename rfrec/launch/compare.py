@@ -10,7 +10,6 @@ one falls short or a file is not understood. A run's folder comes in; its report
 out beside the published numbers.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ from rfrec.launch import (
     golden_retrieval,
     golden_rf,
     golden_rqvae,
+    report_file,
     runner,
 )
 
@@ -134,28 +134,29 @@ def compare_run(run: Path, reference_numbers: Path) -> str:
       UserError: A file is missing or damaged; names it and the key.
     """
     path = run / "report.json"
-    report = _load(path, "finish the run of rfrec.launch.rqvae")
+    report = report_file.load(path, "finish the run of rfrec.launch.rqvae")
     own: list[tuple[Any, ...]] = [_HEADER]
     for when in ("before", "after"):
-        perplexity = _at(path, report, "levels", 0, "perplexity", kind=float)
+        perplexity = report_file.at(path, report, "levels", 0, "perplexity", kind=float)
         own.append(
             (
                 f"this run, {when} repair",
-                _at(path, report, "items", kind=int),
-                _at(path, report, "codes", when, "distinct", kind=int),
-                _at(path, report, "codes", when, "conflict_items", kind=int),
+                report_file.at(path, report, "items", kind=int),
+                report_file.at(path, report, "codes", when, "distinct", kind=int),
+                report_file.at(path, report, "codes", when, "conflict_items", kind=int),
                 perplexity if when == "before" else None,
             )
         )
     levels: list[tuple[Any, ...]] = [
         ("level", "size", "used", "share", "perplexity", "entropy")
     ]
-    for i in range(len(_at(path, report, "levels", kind=list))):
+    for i in range(len(report_file.at(path, report, "levels", kind=list))):
         size, used = (
-            _at(path, report, "levels", i, name, kind=int) for name in ("size", "used")
+            report_file.at(path, report, "levels", i, name, kind=int)
+            for name in ("size", "used")
         )
         measures = (
-            _at(path, report, "levels", i, name, kind=float)
+            report_file.at(path, report, "levels", i, name, kind=float)
             for name in ("perplexity", "entropy")
         )
         levels.append((str(i + 1), size, used, f"{used / max(size, 1):.1%}", *measures))
@@ -165,54 +166,19 @@ def compare_run(run: Path, reference_numbers: Path) -> str:
 
 def _published(path: Path) -> list[str]:
     """Returns a table for each data set of the published tokenizers."""
-    numbers = _load(path, "it belongs to the checkout")
+    numbers = report_file.load(path, "it belongs to the checkout")
     tables = []
-    for i, _ in enumerate(_at(path, numbers, "tokenizer", kind=list)):
-        data = _at(path, numbers, "tokenizer", i, kind=dict)
+    for i, _ in enumerate(report_file.at(path, numbers, "tokenizer", kind=list)):
+        data = report_file.at(path, numbers, "tokenizer", i, kind=dict)
         title = f"published: {data.get('dataset')} ({data.get('protocol')})"
         keys = ("items", "distinct_codes", "conflict_items", "level1_perplexity")
         rows: list[tuple[Any, ...]] = [_HEADER]
-        for j, _ in enumerate(_at(path, data, "rows", kind=list)):
-            row = _at(path, data, "rows", j, kind=dict)
-            system = _at(path, row, "system", kind=str)
+        for j, _ in enumerate(report_file.at(path, data, "rows", kind=list)):
+            row = report_file.at(path, data, "rows", j, kind=dict)
+            system = report_file.at(path, row, "system", kind=str)
             rows.append((system, *(row.get(key) for key in keys)))
         tables.append(f"{title}\n{_table(rows)}")
     return tables
-
-
-def _load(path: Path, remedy: str) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error.strerror}): {remedy}"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged, no JSON ({error}): {remedy}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged, no JSON object: {remedy}")
-    return content
-
-
-def _at(path: Path, content: Any, *keys: str | int, kind: type) -> Any:
-    """Returns what stands at nested keys, refusing what is missing or of another kind.
-
-    A whole number passes for a float.
-    """
-    value = content
-    try:
-        for key in keys:
-            value = value[key]
-    except (KeyError, IndexError, TypeError) as error:
-        where = ".".join(map(str, keys))
-        raise UserError(f"{path} is damaged: it lacks {where}") from error
-    kinds = (int, float) if kind is float else (kind,)
-    if not isinstance(value, kinds) or isinstance(value, bool):
-        where = ".".join(map(str, keys))
-        raise UserError(
-            f"{path} is damaged: {where} is {value!r}, not a {kind.__name__}"
-        )
-    return value
 
 
 def _table(rows: Sequence[Sequence[Any]]) -> str:
