@@ -246,7 +246,8 @@ def published(path: Path, report: Report) -> Section:
         if any(_same(name, str(data.get("dataset"))) for name in names):
             tables.append(_table(path, data, report, main))
     if not tables:
-        return Section(title, (f"None are known for {show(names)}.",))
+        told = f"for {show(names)}" if names else "for data without a name"
+        return Section(title, (f"None are known {told}.",))
     note = "Compare only what has the same data and the same protocol."
     return Section(title, (note,), tuple(tables))
 

@@ -299,11 +299,12 @@ def test_what_is_missing_is_said(graph_run, data):
 
 def test_numbers_of_other_data_are_not_shown(graph_run):
     content = json.loads((graph_run / "report.json").read_text())
-    content["data"]["name"] = "my_shop"
-    (graph_run / "report.json").write_text(json.dumps(content))
-    page = page_of(graph_run)
-    assert "None are known for my_shop." in page.text
-    assert "FREEDOM" not in page.text
+    for name, told in (("my_shop", "my_shop"), (None, "data without a name")):
+        content["data"]["name"] = name
+        (graph_run / "report.json").write_text(json.dumps(content))
+        page = page_of(graph_run)
+        assert f"None are known for {told}." in page.text
+        assert "FREEDOM" not in page.text
 
 
 @pytest.mark.parametrize(
