@@ -98,7 +98,8 @@ def get_config(variant: str = "") -> ConfigDict:
 
     # Training steps.
     config.t5 = ConfigDict()
-    config.t5.examples = 3072  # of a block of ours, at least
+    # Of a block of ours, at least: enough that batches have the padding of an epoch.
+    config.t5.examples = 12_288
     config.t5.batch_size = 256
     config.t5.buckets = (1, 2, 4, 6, 9, 13)
     config.t5.run = 16

@@ -18,7 +18,7 @@ from rfrec.train.partition import Engine
 from rfrec.typing import PyTree
 
 # Rows of matrices, such as tokens, of one chunk.
-_MOST = 8192
+_MOST = 2048
 
 
 def count(engine: Engine, rows: int, width: int) -> int:
