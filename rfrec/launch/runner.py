@@ -18,6 +18,7 @@ from rfrec import files
 from rfrec.config import UserError, as_json, differing_keys, is_optional, read_config
 from rfrec.train.loop import Preempted
 
+_CONFIG = re.compile(r"--?config(=.*)?", re.DOTALL)
 _NONE = re.compile(r"--config\.([A-Za-z0-9_.]+)=None")
 # The exit code of a process ended by SIGTERM.
 _PREEMPTED = 143
@@ -36,7 +37,11 @@ def run(
       config: Default of --config, relative to the checkout.
       workdir: Whether --workdir must be given.
     """
-    holder = config_flags.DEFINE_config_file("config", config, "Config file[:variant].")
+    # Its default is put in when flags are parsed: here its overrides would be read at
+    # once, before anything could be said about a wrong one.
+    holder = config_flags.DEFINE_config_file(
+        "config", None, f"Config file[:variant]; {config} if not given."
+    )
     folder = flags.DEFINE_string("workdir", None, "Folder of all that a run makes.")
     flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0.")
     flags.DEFINE_integer("num_processes", None, "Number of processes.")
@@ -69,7 +74,7 @@ def run(
         except Preempted as stopped:
             _stop(f"{stopped}; run the same command to go on", _PREEMPTED)
 
-    app.run(one_line, flags_parser=_parse)
+    app.run(one_line, flags_parser=lambda argv: _parse(argv, config))
 
 
 def _own_messages(record: standard_logging.LogRecord) -> bool:
@@ -82,8 +87,15 @@ def _stop(message: str, code: int) -> None:
     sys.exit(code)
 
 
-def _parse(argv: list[str]) -> list[str]:
-    """Parses flags; what is wrong with one is told in a line that names it."""
+def _parse(argv: list[str], default: str) -> list[str]:
+    """Parses flags; what is wrong with one is told in a line that names it.
+
+    Args:
+      argv: Of the process.
+      default: Config file, if none is named.
+    """
+    if not any(_CONFIG.fullmatch(argument) for argument in argv):
+        argv = [argv[0], f"--config={default}", *argv[1:]]
     none = [m[1] for m in map(_NONE.fullmatch, argv) if m]
     kept = [argument for argument in argv if not _NONE.fullmatch(argument)]
     try:

@@ -102,6 +102,10 @@ LINES = {
     "damaged config of a run": ([SMOKE, "--workdir={tmp}/damaged"], "config.json"),
     "codes without a run": ([CODES, "--workdir={tmp}/none"], "config.json"),
     "codes of an unfinished run": ([CODES, "--workdir={tmp}/other"], "report.json"),
+    "misspelt key of the default config": (
+        [CODES, "--workdir={tmp}/other", "--config.repiar=suffix"],
+        "--config.repiar=suffix: no such key",
+    ),
     "codes with a wrong repair": (
         [CODES, "--workdir={tmp}/other", "--config.repair=fix"],
         "config.repair",
