@@ -135,6 +135,7 @@ def test_every_key_has_a_rule_or_a_boolean():
                 "data.path",
                 "data.names",
                 "data.features",
+                "data.graph",
             )
             assert key in known or free, key
 
