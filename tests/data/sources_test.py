@@ -111,7 +111,10 @@ def test_name_and_feature_may_be_left_out_if_there_is_one(shop):
         ({"source": "movielens"}, "set RFREC_DATA or --config.data.path"),
         ({"source": "synthetic", "path": "x"}, "data.path is set, .*reads no files"),
         ({"source": "synthetic", "names": ("a",)}, r"data.names is \('a',\)"),
-        ({"source": "movielens-100k", "features": ("rf",)}, "'rf'.* only the tokenizer takes"),
+        (
+            {"source": "movielens-100k", "features": ("rf",)},
+            "'rf'.* only the tokenizer takes",
+        ),
         ({"source": "folder", "features": ("rf", "text")}, "trained graph recommender"),
         ({"source": "synthetic", "features": ("x",)}, "no feature 'x'; .*text, image"),
         ({"source": "movielens", "features": ("x",)}, "no feature 'x'.* genres, text"),
