@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # A unit is a package or module right below rfrec/. It imports units of lower tiers.
 TIERS = {
     **dict.fromkeys(("config", "typing"), 0),
-    **dict.fromkeys(("files", "dropout"), 1),
+    **dict.fromkeys(("files", "manifests", "dropout"), 1),
     **dict.fromkeys(("train", "data", "codes", "rf", "evaluation"), 2),
     **dict.fromkeys(("tokenizer", "retrieval", "graph", "encoders"), 3),
     "launch": 4,

@@ -32,8 +32,6 @@ keys hold. SHA-256 sums are hexadecimal:
 import hashlib
 import json
 import os
-import types
-import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,7 +39,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int32, Shaped
 
-from rfrec import files
+from rfrec import files, manifests
 from rfrec.codes import table, trie_file
 from rfrec.codes.trie import Trie
 from rfrec.config import UserError
@@ -173,46 +171,14 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
     Raises:
       UserError: it is missing, damaged or of another version of the format.
     """
-    path = Path(folder) / MANIFEST
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read: {error.strerror}; name the folder of a catalogue,"
-            " made by rfrec.launch.grow"
-        ) from error
-    except ValueError as error:
-        raise UserError(
-            f"{path}: is not valid JSON: {error}; restore the file"
-        ) from error
-    found = content.pop("format", None) if isinstance(content, dict) else None
-    if found != _FORMAT:
-        raise UserError(
-            f"{path}: its format is {found!r}, this rfrec reads {_FORMAT!r}: make the"
-            " catalogue anew by rfrec.launch.grow, or use the rfrec that wrote it"
-        )
-    try:
-        return _typed(Manifest, content, "it")
-    except TypeError as error:
-        raise UserError(f"{path}: is damaged: {error}; restore the file") from error
-
-
-def _typed(kind: Any, value: Any, what: str) -> Any:
-    """Turns JSON into an annotated type; raises TypeError where it is another."""
-    if isinstance(kind, types.UnionType):
-        some = next(k for k in typing.get_args(kind) if k is not types.NoneType)
-        return None if value is None else _typed(some, value, what)
-    if typing.get_origin(kind) is tuple and isinstance(value, list):
-        return tuple(_typed(typing.get_args(kind)[0], each, what) for each in value)
-    if hasattr(kind, "_fields") and isinstance(value, dict):
-        wanted = typing.get_type_hints(kind)
-        if value.keys() != wanted.keys():
-            odd = ", ".join(sorted(value.keys() ^ wanted.keys()))
-            raise TypeError(f"{what} lacks or should not have {odd}")
-        return kind(**{k: _typed(wanted[k], v, k) for k, v in value.items()})
-    if type(value) is not kind:
-        raise TypeError(f"{what} holds {value!r}")
-    return value
+    return manifests.read(
+        Path(folder) / MANIFEST,
+        Manifest,
+        _FORMAT,
+        what="a catalogue",
+        maker="rfrec.launch.grow",
+        remedy="restore the file",
+    )
 
 
 def load(folder: str | os.PathLike[str]) -> Catalogue:

@@ -18,7 +18,6 @@ import hashlib
 import json
 import os
 import shutil
-import typing
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +26,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from rfrec import manifests
 from rfrec.codes import trie_file
 from rfrec.codes.catalogue import T5
 from rfrec.codes.trie import Trie
@@ -193,44 +193,14 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
       UserError: It is missing, damaged or of another format.
     """
-    path = folder / MANIFEST
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read: {error.strerror}; name the folder of an artefact,"
-            " made by rfrec.launch.export"
-        ) from error
-    except ValueError as error:
-        raise UserError(f"{path}: is not valid JSON: {error}; {_REMEDY}") from error
-    found = content.pop("format", None) if isinstance(content, dict) else None
-    if found != _FORMAT:
-        raise UserError(
-            f"{path}: its format is {found!r}, this rfrec reads {_FORMAT!r}; {_REMEDY}"
-        )
-    try:
-        return _typed(Manifest, content, "it")
-    except TypeError as error:
-        raise UserError(f"{path}: is damaged: {error}; {_REMEDY}") from error
-
-
-def _typed(kind: Any, value: Any, what: str) -> Any:
-    """Turns JSON into an annotated type; raises TypeError where it is another."""
-    origin, inner = typing.get_origin(kind), typing.get_args(kind)
-    if origin is tuple:
-        if isinstance(value, list):
-            return tuple(_typed(inner[0], each, what) for each in value)
-    elif origin is dict and isinstance(value, dict):
-        return {name: _typed(inner[1], each, name) for name, each in value.items()}
-    elif hasattr(kind, "_fields") and isinstance(value, dict):
-        wanted = typing.get_type_hints(kind)
-        if value.keys() != wanted.keys():
-            odd = ", ".join(sorted(value.keys() ^ wanted.keys()))
-            raise TypeError(f"{what} lacks or should not have {odd}")
-        return kind(**{k: _typed(wanted[k], v, k) for k, v in value.items()})
-    elif type(value) is kind:
-        return value
-    raise TypeError(f"{what} holds {value!r}")
+    return manifests.read(
+        folder / MANIFEST,
+        Manifest,
+        _FORMAT,
+        what="an artefact",
+        maker="rfrec.launch.export",
+        remedy=_REMEDY,
+    )
 
 
 def read(folder: Path) -> Artefact:

@@ -1,0 +1,71 @@
+# Copyright 2026 The rfrec Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Manifests: JSON files that name what belongs together, read as NamedTuples."""
+
+import json
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rfrec.config import UserError
+
+_Kind = TypeVar("_Kind")
+
+
+def read(
+    path: Path, kind: type[_Kind], form: str, *, what: str, maker: str, remedy: str
+) -> _Kind:
+    """Reads a manifest: an object with the fields of a NamedTuple, and `format`.
+
+    Args:
+      path: Of the file.
+      kind: The NamedTuple, whose annotations are checked, nested ones too.
+      form: What `format` must be.
+      what: A folder with such a manifest, as in "a catalogue".
+      maker: The main that makes it.
+      remedy: What to do about a damaged one.
+
+    Raises:
+      UserError: The file is missing, damaged or of another format.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read: {error.strerror}; name the folder of {what},"
+            f" made by {maker}"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: is not valid JSON: {error}; {remedy}") from error
+    found = content.pop("format", None) if isinstance(content, dict) else None
+    if found != form:
+        raise UserError(
+            f"{path}: its format is {found!r}, this rfrec reads {form!r}: make it anew"
+            f" by {maker}, or use the rfrec that wrote it"
+        )
+    try:
+        return _typed(kind, content, "it")
+    except TypeError as error:
+        raise UserError(f"{path}: is damaged: {error}; {remedy}") from error
+
+
+def _typed(kind: Any, value: Any, what: str) -> Any:
+    """Turns JSON into an annotated type; raises TypeError where it is another."""
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if isinstance(kind, types.UnionType):
+        some = next(k for k in inner if k is not types.NoneType)
+        return None if value is None else _typed(some, value, what)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_typed(inner[0], each, what) for each in value)
+    if origin is dict and isinstance(value, dict):
+        return {name: _typed(inner[1], each, name) for name, each in value.items()}
+    if hasattr(kind, "_fields") and isinstance(value, dict):
+        wanted = typing.get_type_hints(kind)
+        if value.keys() != wanted.keys():
+            odd = ", ".join(sorted(value.keys() ^ wanted.keys()))
+            raise TypeError(f"{what} lacks or should not have {odd}")
+        return kind(**{k: _typed(wanted[k], v, k) for k, v in value.items()})
+    if type(value) is not kind:
+        raise TypeError(f"{what} holds {value!r}")
+    return value
