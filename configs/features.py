@@ -8,8 +8,8 @@ python -m rfrec.launch.features --config=configs/features.py --workdir=runs/vect
 
 Variants, as in `--config=configs/features.py:mql4grec`:
   (default)  one text of title, brand, categories and description
-  mql4grec   MQL4GRec's: the mean of the vectors of title and description (LLaMA-7B, at
-             most 2,048 tokens), and CLIP ViT-L/14 for the picture
+  mql4grec   MQL4GRec's: the mean of the vectors of title and description (LLaMA-7B),
+             and CLIP ViT-L/14 for the picture; texts end at 2,048 tokens, our choice
 """
 
 from ml_collections import ConfigDict

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run of a T5 and its artefact, for the tests of the mains that serve."""
 
-import importlib.util
 from pathlib import Path
 
 import jax
@@ -16,6 +15,7 @@ from rfrec.launch import export, runner, t5_data, t5_settings
 from rfrec.retrieval import training, vocab_files
 from rfrec.train import loop
 from rfrec.train.checkpoint import Checkpoints
+from tests import mains
 
 ROOT = Path(__file__).parents[2]
 ITEMS, USERS = 50, 40
@@ -23,13 +23,7 @@ ITEMS, USERS = 50, 40
 
 def load_config(name, **overrides):
     """Returns the config of a main with other values."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config("smoke" if name == "t5" else "")
-    config.update_from_flattened_dict(overrides)
-    return config
+    return mains.load_config(name, "smoke" if name == "t5" else "", **overrides)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A T5 and the catalogue that grew after it was trained: what it lists, what it may."""
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -20,6 +19,7 @@ from rfrec.launch import grow, recommend, rqvae, runner, t5_data, t5_settings
 from rfrec.retrieval import tasks, training, vocab_files
 from rfrec.train import loop
 from rfrec.train.checkpoint import Checkpoints
+from tests.mains import load_config
 
 ROOT = Path(__file__).parents[2]
 OLD, NEW, USERS, SIZES = 50, 12, 16, (4, 4, 6)
@@ -30,16 +30,6 @@ ALL = {
     "search.batch_size": 16,
     "eval.resamples": 20,
 }
-
-
-def load_config(name, variant="", **overrides):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config(variant)
-    config.update_from_flattened_dict(overrides)
-    return config
 
 
 def make_t5(workdir, data, text, factor=1.7, **overrides):

@@ -3,7 +3,6 @@
 """A catalogue that grows: codes that stay, files that are whole, models that fit."""
 
 import dataclasses
-import importlib.util
 import itertools
 import json
 import os
@@ -26,20 +25,11 @@ from rfrec.launch import (
 )
 from rfrec.tokenizer import training as tokenizer_training
 from rfrec.train.checkpoint import Checkpoints
+from tests.mains import load_config
 
 ROOT = Path(__file__).parents[2]
 OLD, NEW, WIDTH = 120, 30, 8
 SIZES = (6, 6, 6)
-
-
-def load_config(name, variant="", **overrides):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config(variant)
-    config.update_from_flattened_dict(overrides)
-    return config
 
 
 def tokenizer_config(data, **overrides):
