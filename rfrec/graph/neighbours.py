@@ -27,7 +27,8 @@ from rfrec import files
 from rfrec.config import UserError
 from rfrec.data import features
 
-BLOCK_ROWS = 2048
+# Products of a block with itself are the only ones made twice: small blocks waste less.
+BLOCK_ROWS = 1024
 # Columns whose k-th best is a row's first bar: few of the others pass it.
 _SAMPLE = 256
 # Of vectors; PyTorch's `normalize` has the same.
@@ -131,7 +132,8 @@ def _merge(items: np.ndarray, cosine: np.ndarray, part: np.ndarray, first: int):
       items: Best so far.
       cosine: Of these.
       part: Cosines with the columns.
-      first: Number of the first column.
+      first: Number of the first column, greater than any item found so far: among
+        equal cosines the order of arrival is that of the numbers.
     """
     rows, k = items.shape
     bar = cosine[:, -1]
@@ -143,11 +145,22 @@ def _merge(items: np.ndarray, cosine: np.ndarray, part: np.ndarray, first: int):
     row = np.concatenate([np.repeat(np.arange(rows), k), where[0]])
     item = np.concatenate([items.ravel(), where[1].astype(np.int32) + first])
     value = np.concatenate([cosine.ravel(), part[where]])
-    order = np.lexsort((item, -value, row))
+    order = np.argsort(_falling(row, value), kind="stable")
     counts = np.bincount(row, minlength=rows)
     place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
     best = order[place < k].reshape(rows, k)
     items[:], cosine[:] = item[best], value[best]
+
+
+def _falling(row: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """Returns integers that order by row, and within one from large to small values.
+
+    One sort of integers takes a third of the time that sorting by two keys takes.
+    """
+    # Of positive floats the bits ascend, of negative ones they descend; 0 is not -0.
+    bits = (value + np.float32(0)).view(np.int32)
+    ascending = np.where(bits < 0, bits ^ np.int32(2**31 - 1), bits).astype(np.int64)
+    return (row.astype(np.int64) << 32) - ascending
 
 
 def _at_least(part: np.ndarray, bar: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
