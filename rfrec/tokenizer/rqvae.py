@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from rfrec.tokenizer import quantizer
+from rfrec.train.matmul import matmul
 
 # Average count below which an unused EMA code is no longer decayed.
 _FADED = 1e-5
@@ -77,6 +78,12 @@ def drop_rows(
     return jnp.where(keep, x / (1 - rate), 0)
 
 
+def _product(x, kernel, dimensions, precision=None, preferred_element_type=None):
+    """Multiplies as `nn.Dense` asks, by the product with the fast gradient."""
+    del dimensions, precision, preferred_element_type
+    return matmul(x, kernel)
+
+
 class Mlp(nn.Module):
     """Linear layers with ReLU between them: dropout, linear, norm, ReLU."""
 
@@ -98,6 +105,7 @@ class Mlp(nn.Module):
                 width,
                 dtype=arch.dtype,
                 kernel_init=INITIALIZERS[arch.initializer],
+                dot_general=_product,
                 name=f"linear_{i}",
             )(x)
             if i == len(self.widths) - 1:

@@ -1,6 +1,6 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Products with weights whose gradient needs no transposed copy of wide activations."""
+"""Products with weights whose gradient is as fast as the product, on a CPU too."""
 
 import jax
 from jax import lax
@@ -13,10 +13,11 @@ def matmul(
 ) -> Float[Array, "*B F"]:
     """Returns `x @ weight`.
 
-    JAX's own gradient of the weight has the output's gradient on the left. XLA's CPU
-    compiler then writes that out transposed, and computes what is fused into it, a
-    dropout mask for one, again on the way: from 128 to 1,024 columns and back, a step
-    of a feed-forward layer took 1.7 times as long. Here the narrower side stands left.
+    The weight's gradient sums over the rows of both sides, and XLA's CPU compiler
+    multiplies so at three quarters of its usual speed (132 against 177 GFLOP/s for
+    2,048 rows from 768 to 2,048 columns, with the turning), and slower still where
+    something is fused into the left side, a dropout mask for one. There the narrower
+    side is turned first, by itself. Accelerators multiply either way round.
 
     Args:
       x: Rows.
@@ -33,14 +34,19 @@ def _backward(residuals, gradient):
     x, weight = residuals
     rows = x.reshape(-1, x.shape[-1])
     outputs = gradient.reshape(-1, gradient.shape[-1])
-    contract = (((0,), (0,)), ((), ()))
-    if rows.shape[1] <= outputs.shape[1]:
-        slope = lax.dot_general(rows, outputs, contract)
-    else:
-        # Without the barrier, the turning is drawn into the product, which is then
-        # computed the slow way round.
-        slope = lax.optimization_barrier(lax.dot_general(outputs, rows, contract)).T
+    slope = lax.platform_dependent(
+        rows, outputs, cpu=_turned_first, default=lambda x, y: x.T @ y
+    )
     return gradient @ weight.T, slope.astype(weight.dtype)
+
+
+def _turned_first(
+    x: Float[Array, "B D"], y: Float[Array, "B F"]
+) -> Float[Array, "D F"]:
+    """Returns `x.T @ y`; the barriers keep the turning out of the products."""
+    if x.shape[1] <= y.shape[1]:
+        return lax.optimization_barrier(x.T) @ y
+    return lax.optimization_barrier(lax.optimization_barrier(y.T) @ x).T
 
 
 matmul.defvjp(_forward, _backward)
