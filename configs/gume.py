@@ -140,6 +140,8 @@ def _eval() -> ConfigDict:
     evaluation.decimals = optional(int)
     # Share of the catalogue whose items are cold targets.
     evaluation.cold_share = 0.2
+    # Items that training saw fewer times than this are cold; none goes by the share.
+    evaluation.cold_below = optional(int)
     # Of the bootstrap intervals.
     evaluation.resamples = 1000
     return evaluation

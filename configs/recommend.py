@@ -75,6 +75,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.eval.vectors = optional(str)
     # Share of the catalogue whose items are cold, and popular, targets.
     config.eval.cold_share = 0.2
+    # Items that training saw fewer times than this are cold; none goes by the share.
+    config.eval.cold_below = optional(int)
     # Of the bootstrap intervals.
     config.eval.resamples = 1000
 

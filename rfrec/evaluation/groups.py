@@ -25,6 +25,10 @@ class Groups(NamedTuple):
     cold_most: int
     popular_least: int
 
+    def members(self) -> dict[str, Bool[np.ndarray, " U"]]:
+        """Returns the groups of a report by name; `warm` is all that is not cold."""
+        return {"cold": self.cold, "warm": ~self.cold, "popular": self.popular}
+
 
 class ItemGroups(NamedTuple):
     """Items by how often they occur in training.

@@ -66,10 +66,11 @@ def evaluate(
     codes: Int[np.ndarray, "N Q"] | None = None,
     cutoff: int = 10,
     cold_share: float = 0.2,
+    cold_below: int | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Evaluates lists by item, for all users and for cold and popular targets.
+    """Evaluates lists by item, for all users and for cold, warm and popular targets.
 
     Args:
       lists: Of all users.
@@ -79,6 +80,7 @@ def evaluate(
       codes: Of the items, for the diversity if there are no vectors.
       cutoff: Of coverage and diversity.
       cold_share: Of the catalogue, as of `groups.by_popularity`.
+      cold_below: As of `groups.by_popularity`.
       resamples: Of the bootstrap.
       seed: Of the bootstrap.
 
@@ -87,10 +89,12 @@ def evaluate(
       `coverage@k`; `diversity@k` if there are vectors or codes.
     """
     found = metrics.match(lists.items, targets)
-    split = groups.by_popularity(targets, counts, share=cold_share)
+    split = groups.by_popularity(
+        targets, counts, share=cold_share, cold_below=cold_below
+    )
     table = summarize(
         metrics.per_user(found, NAMES),
-        {"cold": split.cold, "popular": split.popular},
+        split.members(),
         resamples=resamples,
         seed=seed,
     )
@@ -104,6 +108,42 @@ def evaluate(
         kind, within = _distances(lists, vectors, codes, cutoff)
         told = significance.interval(within, resamples=resamples, seed=seed)
         result[f"diversity@{cutoff}"] = {"distance": kind, **told._asdict()}
+    return result
+
+
+def differences(
+    ours: Lists,
+    others: Mapping[str, Lists],
+    targets: Int[np.ndarray, " U"],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, dict[str, Any]]:
+    """Tells what lists gain over others, paired by user, by item.
+
+    Args:
+      ours: Of all users.
+      others: Lists of the same users, by name.
+      targets: The one relevant item of each user.
+      resamples: Of the bootstrap.
+      seed: Of the bootstrap.
+
+    Returns:
+      For each of the others, mean and interval of `ours - theirs` of every metric.
+    """
+
+    def values(lists: Lists) -> dict[str, Float[np.ndarray, " U"]]:
+        return metrics.per_user(metrics.match(lists.items, targets), NAMES)
+
+    mine, result = values(ours), {}
+    for name, lists in others.items():
+        theirs = values(lists)
+        result[name] = {
+            metric: significance.difference(
+                mine[metric], theirs[metric], resamples=resamples, seed=seed
+            )._asdict()
+            for metric in NAMES
+        }
     return result
 
 

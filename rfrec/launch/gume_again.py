@@ -26,7 +26,8 @@ from rfrec.train.state import TrainState
 FREE = frozenset(
     [
         *("data.path", "graph.cache"),
-        *("eval.top_k", "eval.decimals", "eval.cold_share", "eval.resamples"),
+        *("eval.top_k", "eval.decimals", "eval.cold_share", "eval.cold_below"),
+        "eval.resamples",
         *("rf.sampling_steps", "rf.solver", "rf.rtol", "rf.atol", "rf.noise"),
         *("rf.draws", "rf.guidance_weight", "rf.guidance_interval"),
         *("rf.guided_sampling", "rf.inference_mix_ratio", "rf.inference_choices"),

@@ -65,6 +65,7 @@ def write(
             (positives.indptr, positives.items),
             counts=groups.count_items(split.train.items, split.num_items),
             share=config.eval.cold_share,
+            cold_below=config.eval.cold_below,
             resamples=config.eval.resamples,
             seed=config.seed,
         )

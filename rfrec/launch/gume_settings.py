@@ -64,6 +64,7 @@ RULES: cfg.Rules = {
     "eval.top_k": cfg.whole(50),
     "eval.decimals": cfg.whole(1),
     "eval.cold_share": cfg.Rule(lambda v: 0 < v <= 0.5, "above 0 and at most 0.5"),
+    "eval.cold_below": cfg.whole(1),
     "eval.resamples": cfg.whole(1),
 }
 

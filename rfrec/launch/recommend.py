@@ -22,7 +22,7 @@ from rfrec.codes import trie
 from rfrec.config import UserError, as_json
 from rfrec.data import features, histories, sequences
 from rfrec.data.interactions import Interactions
-from rfrec.evaluation import predictions
+from rfrec.evaluation import predictions, report
 from rfrec.evaluation.ranking import Lists
 from rfrec.launch import (
     recommend_lists,
@@ -99,8 +99,7 @@ def evaluate(config: ConfigDict, workdir: Path) -> None:
     if jax.process_index() == 0:
         files = write(workdir, inter, members, merged)
         told = {"predictions": files, "lists": tell(config, members, merged, truth)}
-        report = head(config, systems[0]) | told
-        runner.write_json(workdir / "report.json", report)
+        runner.write_json(workdir / "report.json", head(config, systems[0]) | told)
         logging.info("report: %s", workdir / "report.json")
 
 
@@ -150,6 +149,7 @@ def make_truth(
         leaf_of=trie.leaf_of(searcher.source.trie),
         vectors=vectors,
         cold_share=config.eval.cold_share,
+        cold_below=config.eval.cold_below,
         resamples=config.eval.resamples,
         seed=config.seed,
     )
@@ -219,7 +219,13 @@ def tell(
             "alpha": merged.alpha,
             "choice": merged.choice and merged.choice._asdict(),
             **recommend_report.evaluate(merged.lists, leaves, truth),
-            "minus": recommend_report.differences(merged.lists, others, truth),
+            "minus": report.differences(
+                merged.lists,
+                others,
+                truth.targets,
+                resamples=truth.resamples,
+                seed=truth.seed,
+            ),
         }
     for name, found in told.items():
         for row in recommend_report.lines(found):

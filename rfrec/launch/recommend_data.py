@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from rfrec.codes import catalogue
 from rfrec.config import UserError
-from rfrec.launch import t5_data, t5_weights
+from rfrec.launch import item_lists, t5_data, t5_weights
 from rfrec.launch.t5_data import CodedData
 from rfrec.retrieval import tasks
 from rfrec.retrieval.vocab import Vocabulary
@@ -178,26 +178,9 @@ def keep_items(config: ConfigDict, names: Mapping[str, int]) -> Bool[np.ndarray,
     keep = np.ones(len(names), bool)
     if config.filter.allow is not None:
         keep[:] = False
-        keep[_listed(config.filter.allow, names, "config.filter.allow")] = True
+        keep[item_lists.read(config.filter.allow, names, "config.filter.allow")] = True
     if config.filter.deny is not None:
-        keep[_listed(config.filter.deny, names, "config.filter.deny")] = False
+        keep[item_lists.read(config.filter.deny, names, "config.filter.deny")] = False
     if not keep.any():
         raise UserError("config.filter.allow and .deny leave no item: change one")
     return keep
-
-
-def _listed(place: str, names: Mapping[str, int], key: str) -> list[int]:
-    path, rows = Path(place).expanduser(), []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{key}={place} cannot be read ({error})") from error
-    for number, line in enumerate(lines, start=1):
-        item = line.strip()
-        if item and item not in names:
-            raise UserError(
-                f"{path}, line {number}: item {item!r} is not in the catalogue of"
-                f" {len(names)} items: leave it out"
-            )
-        rows += [names[item]] if item else []
-    return rows

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int, Int32, Shaped
+from jaxtyping import Float, Int, Int32
 
-from rfrec.evaluation import groups, metrics, report, significance
+from rfrec.evaluation import groups, metrics, report
 from rfrec.evaluation.ranking import Lists
 
 
@@ -22,6 +22,7 @@ class Truth(NamedTuple):
       leaf_of: The number of each item's code tuple.
       vectors: Of the items, for the diversity of lists; None takes the codes.
       cold_share: As of `groups.by_popularity`.
+      cold_below: As of `groups.by_popularity`.
       resamples: Of the bootstrap.
       seed: Of the bootstrap.
     """
@@ -32,6 +33,7 @@ class Truth(NamedTuple):
     leaf_of: Int32[np.ndarray, " N"]
     vectors: Float[np.ndarray, "N D"] | None
     cold_share: float
+    cold_below: int | None
     resamples: int
     seed: int
 
@@ -68,13 +70,19 @@ def evaluate(
         vectors=truth.vectors,
         codes=truth.codes,
         cold_share=truth.cold_share,
+        cold_below=truth.cold_below,
         **options,
     )
-    split = groups.by_popularity(truth.targets, truth.counts, share=truth.cold_share)
+    split = groups.by_popularity(
+        truth.targets,
+        truth.counts,
+        share=truth.cold_share,
+        cold_below=truth.cold_below,
+    )
     found = metrics.match(leaves, truth.leaf_of[truth.targets])
     by_code = report.summarize(
         metrics.per_user(found, report.NAMES),
-        {"cold": split.cold, "popular": split.popular},
+        split.members(),
         **options,
     )
     for table in (by_item["metrics"], by_code):
@@ -87,30 +95,6 @@ def _add_recall(table: dict[str, dict[str, Any]]) -> None:
     for row in table.values():
         rates = {name: cell for name, cell in row.items() if name.startswith("hr@")}
         row |= {name.replace("hr", "recall"): cell for name, cell in rates.items()}
-
-
-def differences(
-    ours: Lists, theirs: Mapping[str, Lists], truth: Truth
-) -> dict[str, dict[str, Any]]:
-    """Tells what lists gain over others, paired by user, by item.
-
-    Returns:
-      For each of the others, mean and interval of `ours - theirs` of every metric.
-    """
-
-    def values(lists: Lists) -> dict[str, Shaped[np.ndarray, " U"]]:
-        return metrics.per_user(metrics.match(lists.items, truth.targets), report.NAMES)
-
-    mine, result = values(ours), {}
-    for name, lists in theirs.items():
-        other = values(lists)
-        result[name] = {
-            metric: significance.difference(
-                mine[metric], other[metric], resamples=truth.resamples, seed=truth.seed
-            )._asdict()
-            for metric in report.NAMES
-        }
-    return result
 
 
 def lines(result: Mapping[str, Any]) -> list[str]:

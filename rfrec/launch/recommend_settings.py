@@ -40,6 +40,7 @@ RULES: cfg.Rules = {
         *t5_settings.HIGHEST, *t5_settings.LOWEST, "last"
     ),
     "eval.cold_share": cfg.Rule(lambda v: 0 < v <= 0.5, "above 0 and at most 0.5"),
+    "eval.cold_below": cfg.whole(1),
     "eval.resamples": cfg.whole(1),
     **cfg.RF_RULES,
 }

@@ -45,6 +45,7 @@ RULES: cfg.Rules = {
     # The criterion looks at 10 items.
     "eval.top_k": cfg.at_least(10),
     "eval.cold_share": cfg.Rule(lambda v: 0 < v <= 0.5, "above 0 and at most 0.5"),
+    "eval.cold_below": cfg.whole(1),
     "eval.resamples": cfg.at_least(1),
     **cfg.TRAINING_RULES,
     **cfg.RF_RULES,
@@ -190,6 +191,7 @@ def finish(
             run.targets("test"),
             counts=groups.count_items(split.train.items, inter.num_items),
             cold_share=config.eval.cold_share,
+            cold_below=config.eval.cold_below,
             resamples=config.eval.resamples,
             seed=config.seed,
         ),

@@ -102,18 +102,18 @@ def _repeated(items: Int[np.ndarray, "U K"]) -> Bool[np.ndarray, "U K"]:
 
 
 def _ranked(
-    union: United,
+    items: Int[np.ndarray, "U W"],
     scores: Float[np.ndarray, "U W"],
     keep: int,
     ties: Float[np.ndarray, "U W"] | None = None,
 ) -> Lists:
-    """Sorts by score, then by `ties`, then in the order of the union."""
-    valid = union.items >= 0
+    """Sorts by score, then by `ties`, then in the order of the items."""
+    valid = items >= 0
     scores = np.where(valid, scores, NEG)
     second = np.zeros(scores.shape) if ties is None else ties
     order = np.lexsort((-second, -scores, ~valid), axis=1)[:, :keep]
-    items = np.take_along_axis(union.items, order, axis=1).astype(np.int32)
-    return Lists(items, np.take_along_axis(scores, order, axis=1).astype(np.float32))
+    ranked = np.take_along_axis(items, order, axis=1).astype(np.int32)
+    return Lists(ranked, np.take_along_axis(scores, order, axis=1).astype(np.float32))
 
 
 def mql4grec(first: Lists, second: Lists, *, keep: int = 20) -> Lists:
@@ -131,7 +131,7 @@ def mql4grec(first: Lists, second: Lists, *, keep: int = 20) -> Lists:
     union = unite(first, second)
     both = union.present.all(axis=0)
     own = union.scores.sum(axis=0)
-    return _ranked(union, np.where(both, own / 2 + 1, own), keep)
+    return _ranked(union.items, np.where(both, own / 2 + 1, own), keep)
 
 
 def weighted(first: Lists, second: Lists, alpha: float, *, keep: int = 20) -> Lists:
@@ -161,7 +161,7 @@ def _weighted(union: United, alpha: float, keep: int) -> Lists:
     filled = np.where(present, union.scores, np.where(np.isinf(lowest), 0.0, lowest))
     weights = np.array([alpha, 1.0 - alpha])[:, None, None]
     ties = (weights * present).sum(axis=0)
-    return _ranked(union, (weights * filled).sum(axis=0), keep, ties)
+    return _ranked(union.items, (weights * filled).sum(axis=0), keep, ties)
 
 
 def choose_alpha(
@@ -209,4 +209,34 @@ def reciprocal_ranks(
     """
     union = unite(first, second)
     each = np.where(union.present, 1.0 / (constant + union.ranks), 0.0)
-    return _ranked(union, each.sum(axis=0), keep)
+    return _ranked(union.items, each.sum(axis=0), keep)
+
+
+def rescored(
+    lists: Lists, scores: Float[np.ndarray, "U K"], *, keep: int = 20
+) -> Lists:
+    """Sorts the items of lists by another system's scores: a second stage.
+
+    Args:
+      lists: The candidates.
+      scores: What the other system gives each of them; those of entries that are no
+        items mean nothing.
+      keep: Length of the lists.
+    """
+    return _ranked(lists.items, scores, keep)
+
+
+def standardized(lists: Lists) -> Lists:
+    """Gives the scores of each list mean 0 and deviation 1.
+
+    So that a weight means the same for log-probabilities and for inner products. A list
+    of one item, or of equal scores, gets zeros.
+    """
+    valid, scores = lists.valid, lists.scores.astype(np.float64)
+    counts = np.maximum(valid.sum(axis=1, keepdims=True), 1)
+    centred = np.where(valid, scores, 0.0)
+    centred = centred - centred.sum(axis=1, keepdims=True) / counts
+    centred = np.where(valid, centred, 0.0)
+    deviation = np.sqrt((centred**2).sum(axis=1, keepdims=True) / counts)
+    divided = centred / np.where(deviation > 0, deviation, 1.0)
+    return lists._replace(scores=np.where(valid, divided, NEG))

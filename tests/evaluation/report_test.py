@@ -30,7 +30,7 @@ def test_a_report_holds_means_intervals_groups_coverage_and_diversity(kind):
     table = report.evaluate(found, targets, counts=counts, resamples=50, **extra)
     json.dumps(table, allow_nan=False)
     groups = table["metrics"]
-    assert set(groups) == {"all", "cold", "popular"}
+    assert set(groups) == {"all", "cold", "warm", "popular"}
     assert groups["all"]["users"] == 60
     values = metrics.per_user(metrics.match(found.items, targets), report.NAMES)
     for name, value in values.items():
@@ -39,8 +39,29 @@ def test_a_report_holds_means_intervals_groups_coverage_and_diversity(kind):
         assert cell["low"] <= cell["mean"] <= cell["high"]
         cold = counts[targets] <= table["groups"]["cold_most"]
         np.testing.assert_allclose(groups["cold"][name]["mean"], value[cold].mean())
+        np.testing.assert_allclose(groups["warm"][name]["mean"], value[~cold].mean())
     assert 0 < table["coverage@10"] <= 1
     assert (table.get("diversity@10") or {}).get("distance") == kind
+
+
+def test_cold_targets_can_be_those_that_training_hardly_saw():
+    found, targets = lists()
+    counts = np.arange(30) // 3
+    table = report.evaluate(found, targets, counts=counts, cold_below=1, resamples=20)
+    assert table["groups"]["cold_most"] == 0
+    assert table["metrics"]["cold"]["users"] == (targets < 3).sum() > 0
+
+
+def test_differences_are_those_of_each_user():
+    (ours, targets), (theirs, _) = lists(), lists(seed=5)
+    found = report.differences(ours, {"b": theirs}, targets, resamples=20)
+    assert set(found) == {"b"} and set(found["b"]) == set(report.NAMES)
+    for name, cell in found["b"].items():
+        a, b = (
+            metrics.per_user(metrics.match(x.items, targets), (name,))[name]
+            for x in (ours, theirs)
+        )
+        np.testing.assert_allclose(cell["mean"], (a - b).mean(), atol=1e-12)
 
 
 def test_a_group_without_users_has_no_means():

@@ -168,3 +168,37 @@ def test_lists_of_other_users_are_refused():
 def test_a_weight_out_of_range_is_refused(alpha):
     with pytest.raises(UserError, match="must be from 0 to 1"):
         ensemble.weighted(lists(), lists(), alpha)
+
+
+def test_rescoring_sorts_candidates_by_the_other_scores():
+    found = lists(seed=3)
+    other = np.random.default_rng(4).normal(size=found.items.shape)
+    made = ensemble.rescored(found, other, keep=5)
+    for u, row in enumerate(trimmed(made)):
+        scores = {
+            int(i): s for i, s in zip(found.items[u], other[u], strict=True) if i >= 0
+        }
+        assert row == sorted(scores, key=lambda item: -scores[item])[:5]
+        np.testing.assert_allclose(
+            made.scores[u, : len(row)], [scores[item] for item in row], rtol=1e-6
+        )
+
+
+def test_standardized_scores_have_mean_0_and_deviation_1_in_each_list():
+    found = lists(seed=6)
+    made = ensemble.standardized(found)
+    np.testing.assert_array_equal(made.items, found.items)
+    for u, valid in enumerate(found.valid):
+        scores = made.scores[u, valid]
+        if valid.sum() > 1:
+            np.testing.assert_allclose(scores.mean(), 0, atol=1e-9)
+            np.testing.assert_allclose(scores.std(), 1, rtol=1e-9)
+            assert (np.argsort(-scores) == np.argsort(-found.scores[u, valid])).all()
+        else:
+            assert not scores.any()
+    assert np.isfinite(made.scores).all()
+    # A weight then means the same whatever the scale of a system's scores.
+    second = lists(seed=7)
+    scaled = ranking.Lists(second.items, 1000 * second.scores + 5)
+    both = [ensemble.standardized(x) for x in (second, scaled)]
+    np.testing.assert_allclose(both[0].scores, both[1].scores, atol=1e-9)
