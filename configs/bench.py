@@ -5,6 +5,7 @@
 python -m rfrec.launch.bench --only=rqvae,sinkhorn,kmeans,repair --out=FILE --torch
 python -m rfrec.launch.bench --only=beam,t5,trie --out=FILE --torch
 python -m rfrec.launch.bench --only=gume,spmm,knn,flow --out=FILE --torch
+python -m rfrec.launch.bench --only=scale,repair,trie/build,trie/search --out=FILE
 
 On 2 CPU cores a few minutes, and a quarter of an hour for the second and the third;
 `--config=configs/bench.py:smoke` takes tiny sizes.
@@ -60,12 +61,22 @@ def get_config(variant: str = "") -> ConfigDict:
     config.kmeans.iterations = 25
 
     config.repair = ConfigDict()
-    config.repair.num_items = (1_000_000,)
+    config.repair.num_items = (10_000, 100_000, 1_000_000)
     config.repair.width = 32
     config.repair.sizes = (256, 256, 256, 256)
     # Share of conflict items.
     config.repair.conflicts = 0.03
     config.repair.repetitions = 1
+
+    # Items in a file, which stream through a tokenizer: an epoch, the codes of all.
+    config.scale = ConfigDict()
+    config.scale.num_items = (10_000, 100_000, 1_000_000)
+    config.scale.width = 768
+    config.scale.hidden = (512, 256, 128)
+    config.scale.latent_width = 32
+    config.scale.sizes = (256, 256, 256, 256)
+    config.scale.batch_size = 1024
+    config.scale.repetitions = 1
 
     # Histories and codes of `beam` and `t5`: those of Amazon Instruments, where
     # RFREC_DATA holds them, else synthetic ones of these sizes and the same lengths.
@@ -186,6 +197,12 @@ def _smoke(config: ConfigDict) -> None:
     config.kmeans.shapes = ((60, 3, 4),)
     config.kmeans.iterations = 3
     config.repair.num_items = (2000,)
+    config.scale.num_items = (300,)
+    config.scale.width = 12
+    config.scale.hidden = (8,)
+    config.scale.latent_width = 4
+    config.scale.sizes = (8, 8)
+    config.scale.batch_size = 64
     config.repair.width = 4
     config.repair.sizes = (16, 16, 16)
     config.histories.num_users = 60

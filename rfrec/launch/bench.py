@@ -28,7 +28,7 @@ from rfrec.config import UserError
 from rfrec.launch import bench_cases, bench_data, runner
 
 GROUPS = (
-    *("rqvae", "sinkhorn", "kmeans", "repair", "beam", "t5", "trie"),
+    *("rqvae", "sinkhorn", "kmeans", "repair", "scale", "beam", "t5", "trie"),
     *("gume", "spmm", "knn", "flow"),
 )
 
@@ -60,6 +60,10 @@ def rules(config: ConfigDict) -> cfg.Rules:
         "repair.sizes": counts,
         "repair.conflicts": cfg.within(0, 1),
         "repair.repetitions": count,
+        **{f"scale.{key}": count for key in config.scale},
+        "scale.num_items": cfg.each(count),
+        "scale.hidden": counts,
+        "scale.sizes": counts,
         **_retrieval_rules(config),
         **_graph_rules(config),
         **cfg.RF_RULES,

@@ -20,6 +20,7 @@ from rfrec.launch import (
     bench_flow,
     bench_graph,
     bench_gume,
+    bench_scale,
     bench_t5,
     bench_tokenizer,
     bench_trie,
@@ -32,6 +33,7 @@ _MAKE = {
     "sinkhorn": bench_tokenizer.assign,
     "kmeans": bench_tokenizer.cluster,
     "repair": bench_tokenizer.repair,
+    "scale": bench_scale.prepare,
     "beam": bench_beam.decode,
     "t5": bench_t5.train,
     "trie": bench_trie.prepare,
@@ -113,6 +115,11 @@ def _tokenizer(config: ConfigDict) -> dict[str, dict[str, Any]]:
     common = config.repair.to_dict()
     for items in config.repair.num_items:
         settings[f"repair/{_short(items)}"] = common | {"num_items": items}
+    common = config.scale.to_dict()
+    for what in ("epoch", "codes"):
+        for items in config.scale.num_items:
+            sized = common | {"what": what, "num_items": items}
+            settings[f"scale/{what}_{_short(items)}"] = sized
     return settings
 
 
@@ -141,7 +148,7 @@ def _tries(config: ConfigDict) -> dict[str, dict[str, Any]]:
     return {
         f"trie/{what}_{name}": common
         | {"what": what, "num_items": items, "levels": levels}
-        for what in ("build", "step_overhead")
+        for what in ("build", "step_overhead", "search")
         for name, (items, levels) in shapes.items()
     }
 

@@ -1,8 +1,8 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The trie's cases of the benchmark: its construction, and what it costs a search."""
+"""The trie's cases of the benchmark: its construction, and searches under it."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from rfrec.retrieval import beam, constraint, t5, training, vocab
 
 
 def prepare(settings: dict[str, Any], seed: int, torch: bool) -> bench_sides.Bench:
-    """Times what the settings say: `build` or `step_overhead`; PyTorch has neither."""
+    """Times what the settings say: `build`, `search` or `step_overhead`, ours alone."""
     del torch
     codes = bench_data.drawn_codes(
         np.random.default_rng(seed),
@@ -24,7 +24,8 @@ def prepare(settings: dict[str, Any], seed: int, torch: bool) -> bench_sides.Ben
         settings["codes"],
         settings["exponent"],
     )
-    make = {"build": _build, "step_overhead": _overhead}[settings["what"]]
+    made = {"build": _build, "step_overhead": _overhead, "search": _search}
+    make = made[settings["what"]]
     return make(codes, settings, seed)
 
 
@@ -45,30 +46,67 @@ def _build(codes, settings: dict[str, Any], seed: int) -> bench_sides.Bench:
     )
 
 
-def _overhead(codes, settings: dict[str, Any], seed: int) -> bench_sides.Bench:
-    """Times a whole search under the trie against one in which all codes are legal."""
+class _Limited(NamedTuple):
+    """A compiled search under a trie, and what it takes.
+
+    Attributes:
+      words: Vocabulary of the codes.
+      arch: Of the T5.
+      program: Takes parameters, histories and index.
+      given: These.
+    """
+
+    words: vocab.Vocabulary
+    arch: t5.Architecture
+    program: jax.stages.Compiled
+    given: tuple[Any, Any, Any]
+
+    def __call__(self) -> np.ndarray:
+        return np.asarray(self.program(*self.given))
+
+
+def _limited(codes, settings: dict[str, Any], seed: int) -> _Limited:
     words = bench_retrieval.vocabulary((settings["codes"],) * codes.shape[1])
     arch = t5.Architecture(vocab_size=words.size, **settings["model"])
     params = jax.device_put(training.fresh_weights(arch, seed))
     built = trie.build(codes, words.sizes(MODALITY))
-    tokens = words.code_tokens(MODALITY)
-    index = jax.device_put(constraint.make_index(built, tokens))
+    index = constraint.make_index(built, words.code_tokens(MODALITY))
     limited = beam.settings(arch, built, num_beams=settings["beams"])
-    free = free_search(arch, words.sizes(MODALITY), settings["beams"])
-    histories = jax.device_put(_histories(words, settings, seed))
-    ours = jax.jit(lambda p, h, i: beam.search(p, h, i, limited).scores)
-    ours = ours.lower(params, histories, index).compile()
+    given = (params, *jax.device_put((_histories(words, settings, seed), index)))
+    program = jax.jit(lambda p, h, i: beam.search(p, h, i, limited).scores)
+    return _Limited(words, arch, program.lower(*given).compile(), given)
+
+
+def _search(codes, settings: dict[str, Any], seed: int) -> bench_sides.Bench:
+    """Times a search under the trie."""
+    limited = _limited(codes, settings, seed)
+    return bench_sides.Bench(
+        ours=limited,
+        torch=None,
+        unit="users/s",
+        per_block=settings["users"],
+        disagreement=lambda a, b: 0.0,
+        tolerance=0.0,
+        peak_bytes=lambda: bench_sides.peak(lambda: limited.program),
+    )
+
+
+def _overhead(codes, settings: dict[str, Any], seed: int) -> bench_sides.Bench:
+    """Times a whole search under the trie against one in which all codes are legal."""
+    limited = _limited(codes, settings, seed)
+    words, params, histories = limited.words, *limited.given[:2]
+    free = free_search(limited.arch, words.sizes(MODALITY), settings["beams"])
     # Constants of the program: what allows everything, the compiler can leave out.
-    everything = jax.tree.map(jnp.asarray, free_index(tokens))
+    everything = jax.tree.map(jnp.asarray, free_index(words.code_tokens(MODALITY)))
     other = jax.jit(lambda p, h: beam.search(p, h, everything, free).scores)
     return bench_sides.Bench(
-        ours=lambda: np.asarray(ours(params, histories, index)),
+        ours=limited,
         torch=None,
         unit="fraction",
         per_block=1,
         disagreement=lambda a, b: 0.0,
         tolerance=0.0,
-        peak_bytes=lambda: bench_sides.peak(lambda: ours),
+        peak_bytes=lambda: bench_sides.peak(lambda: limited.program),
         against=lambda: np.asarray(other(params, histories)),
     )
 

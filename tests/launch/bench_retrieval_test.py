@@ -63,6 +63,7 @@ def test_the_rows_have_the_promised_names():
         "t5/train_as_shipped",
         *(f"trie/build_{size}" for size in sizes),
         *(f"trie/step_overhead_{size}" for size in sizes),
+        *(f"trie/search_{size}" for size in sizes),
     ]
 
 
@@ -342,6 +343,7 @@ def test_a_search_where_all_is_legal_equals_one_among_all_tuples():
         ("t5/train_step", "samples/s"),
         ("trie/build_2000_4", "s"),
         ("trie/step_overhead_1000", "fraction"),
+        ("trie/search_1000", "users/s"),
     ],
 )
 def test_a_row_holds_what_was_measured(name, unit):

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The benchmark measures what it says, on both sides, and writes it down."""
 
+import dataclasses
 import json
 import pathlib
 import runpy
@@ -14,7 +15,14 @@ import pytest
 
 from rfrec.codes import table
 from rfrec.config import UserError
-from rfrec.launch import bench, bench_cases, bench_data, bench_sides, bench_tokenizer
+from rfrec.launch import (
+    bench,
+    bench_cases,
+    bench_data,
+    bench_scale,
+    bench_sides,
+    bench_tokenizer,
+)
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -42,7 +50,9 @@ def test_the_rows_have_the_promised_names():
         "sinkhorn/512x64",
         "sinkhorn/2048x256",
         "kmeans/20000x32x256",
-        "repair/1e6",
+        *(f"repair/{size}" for size in ("1e4", "1e5", "1e6")),
+        *(f"scale/epoch_{size}" for size in ("1e4", "1e5", "1e6")),
+        *(f"scale/codes_{size}" for size in ("1e4", "1e5", "1e6")),
     ]
 
 
@@ -73,6 +83,8 @@ def test_sinkhorn_is_on_the_last_level_only():
         ("sinkhorn/16x8", "ms"),
         ("kmeans/60x3x4", "s"),
         ("repair/2000", "s"),
+        ("scale/epoch_300", "s"),
+        ("scale/codes_300", "s"),
     ],
 )
 def test_a_row_holds_what_was_measured(name, unit):
@@ -86,6 +98,20 @@ def test_a_row_holds_what_was_measured(name, unit):
 def test_memory_of_a_step_covers_items_and_parameters():
     case = _case("rqvae/tiny", num_items=50_000, width=24)
     assert bench_cases.measure(case, torch=False).peak_bytes > 50_000 * 24 * 4
+
+
+def test_a_streamed_epoch_equals_a_resident_one(tmp_path):
+    settings = _case("scale/epoch_300").settings
+    vectors = bench_data.clusters(np.random.default_rng(0), 300, settings["width"])
+    np.save(tmp_path / "vectors.npy", vectors)
+    mapped = np.load(tmp_path / "vectors.npy", mmap_mode="r")
+    streamed = bench_scale.make_trainer(settings, 0, mapped)
+    assert not streamed.items.resident
+    items = dataclasses.replace(streamed.items, values=vectors, resident=True)
+    resident = dataclasses.replace(streamed, items=items)
+    losses = [bench_scale.epoch(trainer)() for trainer in (streamed, resident)]
+    assert len(losses[0]) == -(-300 // settings["batch_size"])
+    np.testing.assert_allclose(*losses, rtol=1e-6)
 
 
 class Sides(NamedTuple):

@@ -1,0 +1,102 @@
+# Copyright 2026 The rfrec Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What a large catalogue costs a tokenizer whose items stream from a memory map.
+
+Beside `repair`, `trie/build` and `trie/search`, which take codes of the same sizes: all
+that lies between item vectors and a search.
+"""
+
+import atexit
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from rfrec.launch import bench_gume_data, bench_sides
+from rfrec.tokenizer import (
+    catalogue,
+    codebooks,
+    loss,
+    quantizer,
+    rqvae,
+    training,
+)
+from rfrec.train import loop, optim, partition
+
+# Of rfrec.launch.rqvae: most bytes of vectors of one call.
+_STREAM_BYTES = 2**28
+
+
+def prepare(settings: dict[str, Any], seed: int, torch: bool) -> bench_sides.Bench:
+    """Times what the settings say: an `epoch`, or the `codes` of all items."""
+    del torch
+    # Removed when the process that measures ends.
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    path = Path(folder.name) / "vectors.npy"
+    shape = (settings["num_items"], settings["width"])
+    bench_gume_data.write_vectors(path, shape, seed)
+    trainer = make_trainer(settings, seed, np.load(path, mmap_mode="r"))
+    make = {"epoch": epoch, "codes": _codes}[settings["what"]]
+    watched = bench_sides.Watched(make(trainer))
+    return bench_sides.Bench(
+        ours=watched,
+        torch=None,
+        unit="s",
+        per_block=1,
+        disagreement=lambda a, b: float(np.mean(a != b)),
+        tolerance=0.0,
+        peak_bytes=watched.peak,
+        warm=False,
+    )
+
+
+def make_trainer(
+    settings: dict[str, Any], seed: int, vectors: np.ndarray
+) -> training.Trainer:
+    """Returns a trainer whose items stay where they are."""
+    items, batch = len(vectors), settings["batch_size"]
+    steps = -(-items // batch)
+    most = max(1, _STREAM_BYTES // (batch * vectors.shape[1] * vectors.dtype.itemsize))
+    return training.Trainer(
+        arch=rqvae.Architecture(
+            input_width=vectors.shape[1],
+            hidden=settings["hidden"],
+            latent_width=settings["latent_width"],
+            quantization=quantizer.Quantization(sizes=settings["sizes"]),
+        ),
+        objective=loss.Objective(),
+        codebooks=codebooks.Codebooks(init="uniform"),
+        optimizer=optim.build(optim.Optimizer(name="adamw", lr=1e-3), steps),
+        schedule=loop.Schedule(1, steps, min(steps, most), 1),
+        batch_size=batch,
+        seed=seed,
+        engine=partition.make_engine("pmap"),
+        items=catalogue.Items(vectors, np.arange(items), np.arange(0), resident=False),
+    )
+
+
+def epoch(trainer: training.Trainer) -> bench_sides.Block:
+    """Returns what trains one epoch from the start, and returns its losses."""
+    program, engine = training.Run(trainer).program(), trainer.engine
+    steps, most = trainer.schedule.steps_per_epoch, trainer.schedule.steps_per_call
+
+    def run(stop: int) -> np.ndarray:
+        state = program.begin_epoch(engine.replicate(trainer.init()), 0)
+        losses = []
+        for first in range(0, stop, most):
+            state, told = program.run(state, first, min(most, stop - first))
+            losses.append(np.stack(list(told.values()), axis=1))
+        return np.concatenate(losses)
+
+    run(min(most, steps))  # compiles
+    return lambda: run(steps)
+
+
+def _codes(trainer: training.Trainer) -> bench_sides.Block:
+    run, rows = training.Run(trainer), np.arange(len(trainer.items.values))
+    state = trainer.engine.replicate(trainer.init())
+    jax.block_until_ready(run.evaluate(state, rows[:1]))
+    return lambda: run.evaluate(state, rows).codes
