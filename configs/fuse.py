@@ -21,9 +21,10 @@ def get_config(variant: str = "") -> ConfigDict:
     config.seed = 0
 
     config.lists = ConfigDict()
-    # Folders of rfrec.launch.recommend with which=valid and which=test, or files of
-    # predictions in its format.
+    # Folder of rfrec.launch.recommend with which=valid, or a file of predictions in its
+    # format, by which weights are chosen.
     config.lists.valid = optional(str)
+    # The same of the test items.
     config.lists.test = optional(str)
 
     # Folder of a run of rfrec.launch.gume.

@@ -116,7 +116,7 @@ def _tokenizer(config: ConfigDict) -> dict[str, dict[str, Any]]:
     for items in config.repair.num_items:
         settings[f"repair/{_short(items)}"] = common | {"num_items": items}
     common = config.scale.to_dict()
-    for what in ("epoch", "codes"):
+    for what in ("epoch", "codes", "read_codes", "read_histories"):
         for items in config.scale.num_items:
             sized = common | {"what": what, "num_items": items}
             settings[f"scale/{what}_{_short(items)}"] = sized

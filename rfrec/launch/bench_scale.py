@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a large catalogue costs a tokenizer whose items stream from a memory map.
 
-Beside `repair`, `trie/build` and `trie/search`, which take codes of the same sizes: all
-that lies between item vectors and a search.
+And what it costs to read codes, and histories of as many interactions. With `repair`,
+`trie/build` and `trie/search`, which take codes of the same sizes, that is all that
+lies between item vectors and a search.
 """
 
 import atexit
@@ -14,7 +15,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from rfrec.launch import bench_gume_data, bench_sides
+from rfrec.codes import table
+from rfrec.data import interactions
+from rfrec.launch import bench_data, bench_gume_data, bench_sides
 from rfrec.tokenizer import (
     catalogue,
     codebooks,
@@ -27,20 +30,23 @@ from rfrec.train import loop, optim, partition
 
 # Of rfrec.launch.rqvae: most bytes of vectors of one call.
 _STREAM_BYTES = 2**28
+# Items of a history that is read.
+_HISTORY = 10
 
 
 def prepare(settings: dict[str, Any], seed: int, torch: bool) -> bench_sides.Bench:
-    """Times what the settings say: an `epoch`, or the `codes` of all items."""
+    """Times what the settings say: an `epoch`, the `codes` of all items, or reading."""
     del torch
     # Removed when the process that measures ends.
     folder = tempfile.TemporaryDirectory()
     atexit.register(folder.cleanup)
-    path = Path(folder.name) / "vectors.npy"
-    shape = (settings["num_items"], settings["width"])
-    bench_gume_data.write_vectors(path, shape, seed)
-    trainer = make_trainer(settings, seed, np.load(path, mmap_mode="r"))
-    make = {"epoch": epoch, "codes": _codes}[settings["what"]]
-    watched = bench_sides.Watched(make(trainer))
+    make = {
+        "epoch": lambda *given: epoch(_on_file(*given)),
+        "codes": lambda *given: _codes(_on_file(*given)),
+        "read_codes": _read_codes,
+        "read_histories": _read_histories,
+    }[settings["what"]]
+    watched = bench_sides.Watched(make(settings, seed, Path(folder.name)))
     return bench_sides.Bench(
         ours=watched,
         torch=None,
@@ -51,6 +57,13 @@ def prepare(settings: dict[str, Any], seed: int, torch: bool) -> bench_sides.Ben
         peak_bytes=watched.peak,
         warm=False,
     )
+
+
+def _on_file(settings: dict[str, Any], seed: int, folder: Path) -> training.Trainer:
+    path = folder / "vectors.npy"
+    shape = (settings["num_items"], settings["width"])
+    bench_gume_data.write_vectors(path, shape, seed)
+    return make_trainer(settings, seed, np.load(path, mmap_mode="r"))
 
 
 def make_trainer(
@@ -100,3 +113,33 @@ def _codes(trainer: training.Trainer) -> bench_sides.Block:
     state = trainer.engine.replicate(trainer.init())
     jax.block_until_ready(run.evaluate(state, rows[:1]))
     return lambda: run.evaluate(state, rows).codes
+
+
+def _read_codes(settings: dict[str, Any], seed: int, folder: Path) -> bench_sides.Block:
+    sizes = settings["sizes"]
+    codes = bench_data.drawn_codes(
+        np.random.default_rng(seed), settings["num_items"], len(sizes), min(sizes)
+    )
+    table.write_index(folder / "codes.json", codes)
+    return lambda: table.read_index(folder / "codes.json").codes
+
+
+def _read_histories(
+    settings: dict[str, Any], seed: int, folder: Path
+) -> bench_sides.Block:
+    """Reads as many interactions as there are items, some in each history."""
+    count, each = settings["num_items"], _HISTORY
+    rng = np.random.default_rng(seed)
+    users = count // each
+    # Distinct within a history: each from a part of the catalogue of its own.
+    part = np.arange(each) * (count // each)
+    items = part + rng.integers(0, count // each, (users, each))
+    inter = interactions.Interactions(
+        indptr=np.arange(users + 1) * each,
+        items=items.ravel().astype(np.int32),
+        num_items=count,
+        user_ids=tuple(map(str, range(users))),
+    )
+    path = folder / "scale.inter.json"
+    interactions.write_inter_json(inter, path)
+    return lambda: interactions.read_inter_json(path).items

@@ -1,6 +1,6 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Writes docs/configs.md: every key of every config, from the config files.
+"""Writes docs/configs.md, every key of every config, and docs/scale.md.
 
 Meanings are the comments beside the keys, types and defaults those of `get_config`,
 what is allowed the rules of the main. Run it in the checkout after a config changed:
@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 from rfrec import config as cfg
 from rfrec import files
 from rfrec.config import UserError
-from rfrec.launch import docs_comments, flag_runner
+from rfrec.launch import docs_comments, docs_scale, flag_runner
 from rfrec.rf import settings as rf_settings
 
 COMMAND = "python -m rfrec.launch.docs"
@@ -44,9 +44,11 @@ def main() -> None:
     if not (root / "configs").is_dir():
         raise UserError(f"--root={root}: no checkout, it has no folder configs")
     (root / PAGE).parent.mkdir(exist_ok=True)
-    with files.replacing(root / PAGE) as partial:
-        partial.write_text(page(root / "configs"), encoding="utf-8")
-    logging.info("written: %s", root / PAGE)
+    pages = {PAGE: page(root / "configs"), docs_scale.PAGE: docs_scale.page(root)}
+    for path, text in pages.items():
+        with files.replacing(root / path) as partial:
+            partial.write_text(text, encoding="utf-8")
+        logging.info("written: %s", root / path)
 
 
 def page(folder: Path) -> str:

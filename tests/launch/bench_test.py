@@ -53,6 +53,8 @@ def test_the_rows_have_the_promised_names():
         *(f"repair/{size}" for size in ("1e4", "1e5", "1e6")),
         *(f"scale/epoch_{size}" for size in ("1e4", "1e5", "1e6")),
         *(f"scale/codes_{size}" for size in ("1e4", "1e5", "1e6")),
+        *(f"scale/read_codes_{size}" for size in ("1e4", "1e5", "1e6")),
+        *(f"scale/read_histories_{size}" for size in ("1e4", "1e5", "1e6")),
     ]
 
 
@@ -85,6 +87,8 @@ def test_sinkhorn_is_on_the_last_level_only():
         ("repair/2000", "s"),
         ("scale/epoch_300", "s"),
         ("scale/codes_300", "s"),
+        ("scale/read_codes_300", "s"),
+        ("scale/read_histories_300", "s"),
     ],
 )
 def test_a_row_holds_what_was_measured(name, unit):
