@@ -13,6 +13,7 @@ import asyncio
 import ipaddress
 import itertools
 import json
+import logging
 import time
 import urllib.parse
 from collections import Counter
@@ -62,6 +63,8 @@ def main() -> None:
         told = ",".join(values.clients)
         raise UserError(f"--clients={told}: must be positive integers, as 1,8,32")
     bodies = read_bodies(Path(values.histories).expanduser())
+    # It tells of every request.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     turns = [
         turn(values.url, bodies, number, values.requests, values.seconds)
         for number in clients
