@@ -1,0 +1,108 @@
+#!/usr/bin/env bash
+# Copyright 2026 The rfrec Authors.
+# SPDX-License-Identifier: Apache-2.0
+set -euo pipefail
+
+usage() {
+  cat <<'EOF'
+usage: launch/cold_study.sh DATA NAME OUT
+
+Content codes against collaborative codes, for warm and for cold items. A tenth of the items
+of DATA/NAME.inter.json are withheld; GUME with the flow learns from the rest and generates
+the vectors of the withheld ones; for each of 3 seeds a tokenizer and a T5 are trained on
+text and image vectors alone (content) and with GUME's beside them (collab). Then, of the
+test items: lists from the whole catalogue, lists from the withheld items alone, and two
+stages and late fusion with GUME. OUT/summary.json holds the table that it prints.
+
+  launch/cold_study.sh data/ml1m ml1m runs/cold
+
+environment:
+  RFREC_GRAPH_ARGS      more arguments for GUME, such as "--config.train.epochs=5"
+  RFREC_TOKENIZER_ARGS  for the tokenizers
+  RFREC_T5_ARGS         for the T5
+An interrupted call goes on where it stopped.
+EOF
+}
+
+fail() {
+  printf 'cold_study.sh: %s (-h for help)\n' "$1" >&2
+  exit 2
+}
+
+case ${1-} in
+  -h | --help) usage && exit ;;
+esac
+(($# == 3)) || fail "expected a folder of data, a name and a folder for the results"
+[[ -f $1/$2.inter.json ]] || fail "$1/$2.inter.json does not exist"
+data=$(cd "$1" && pwd)
+name=$2
+mkdir -p "$3" || fail "$3 cannot be made"
+out=$(cd "$3" && pwd)
+read -ra graph_args <<<"${RFREC_GRAPH_ARGS-}"
+read -ra tokenizer_args <<<"${RFREC_TOKENIZER_ARGS-}"
+read -ra t5_args <<<"${RFREC_T5_ARGS-}"
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# run MAIN FOLDER arguments...: runs a main with its own config, unless it has ended.
+run() {
+  local main=$1 folder=$out/$2
+  shift 2
+  [[ -f $folder/report.json ]] && return
+  python -m "rfrec.launch.$main" --workdir="$folder" "$@"
+}
+
+run withhold data --config.data.path="$data" --config.data.name="$name"
+cold=$out/data/$name.withheld.txt
+run gume gume --config=configs/gume.py:ml1m --config.data.path="$out/data" \
+  --config.data.name="$name" --config.rf.use_rf=True --config.rf.preset=improved \
+  --config.eval.cold_below=1 ${graph_args[@]+"${graph_args[@]}"}
+for seed in 0 1 2; do
+  for kind in content collab; do
+    features=(--config.data.features="('text','image')")
+    if [[ $kind == collab ]]; then
+      features=(--config.data.features="('text','image','rf')"
+        --config.data.graph="$out/gume")
+    fi
+    own=${kind}_$seed
+    run rqvae "$own/tokenizer" --config=configs/rqvae.py:ml1m --config.seed="$seed" \
+      --config.data.path="$out/data" --config.data.names="('$name',)" \
+      "${features[@]}" ${tokenizer_args[@]+"${tokenizer_args[@]}"}
+    run t5 "$own/t5" --config=configs/t5.py --config.seed="$seed" \
+      --config.data.path="$out/data" --config.data.names="('$name',)" \
+      --config.data.text="$out/$own/tokenizer/codes.json" --config.data.image=None \
+      ${t5_args[@]+"${t5_args[@]}"}
+    lists=(--config.run="$out/$own/t5" --config.filter.seen=True
+      --config.eval.cold_below=1)
+    run recommend "$own/test" "${lists[@]}"
+    run recommend "$own/cold" "${lists[@]}" --config.filter.allow="$cold"
+    if [[ $seed == 0 ]]; then
+      run recommend "$own/valid" "${lists[@]}" --config.which=valid
+      run fuse "$own/fused" --config.lists.valid="$out/$own/valid" \
+        --config.lists.test="$out/$own/test" --config.graph="$out/gume" \
+        --config.eval.cold_below=1
+    fi
+  done
+done
+
+python - "$out" <<'EOF'
+import json, pathlib, sys
+
+out, rows = pathlib.Path(sys.argv[1]), {}
+asked = {"all": ("test", "all"), "warm": ("test", "warm"), "cold": ("test", "cold"),
+         "cold among the withheld": ("cold", "cold")}
+for kind in ("content", "collab"):
+    for told, (folder, group) in asked.items():
+        found = [
+            json.loads((out / f"{kind}_{seed}/{folder}/report.json").read_text())
+            ["lists"]["text"]["by_item"]["metrics"][group]
+            for seed in range(3)
+        ]
+        rows[f"{kind}, {told}"] = {
+            metric: [row[metric]["mean"] for row in found] for metric in ("hr@10", "ndcg@10")
+        } | {"users": found[0]["users"]}
+(out / "summary.json").write_text(json.dumps(rows, indent=1) + "\n")
+print(f"{'codes, targets':36}{'users':>6}  HR@10 and NDCG@10 of seeds 0, 1, 2")
+for name, row in rows.items():
+    cells = "  ".join(" ".join(f"{v:.4f}" for v in row[m]) for m in ("hr@10", "ndcg@10"))
+    print(f"{name:36}{row['users']:6}  {cells}")
+EOF
