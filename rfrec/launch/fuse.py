@@ -21,7 +21,7 @@ Weights are chosen on validation lists, NDCG@10, between scores of mean 0 and de
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from absl import logging
@@ -45,6 +45,7 @@ RULES: cfg.Rules = {
     "eval.resamples": cfg.whole(1),
     **cfg.RF_RULES,
 }
+NAMES = ("retriever", "graph", "rescored", "blended", "fused", "reciprocal")
 _NEEDED = ("lists.valid", "lists.test", "graph")
 _SHOWN = ("hr@1", "hr@5", "hr@10", "ndcg@5", "ndcg@10", "mrr")
 
@@ -61,9 +62,9 @@ def main(config: ConfigDict, workdir: Path) -> None:
     }
     beside = read_beside(config, graph)
     runner.open_workdir(workdir, config)
-    choices = choose(config, graph, given["valid"])
+    choices = choose(config, graph, rank(config, graph, given["valid"], "valid"))
     alphas = {name: choice.alpha for name, choice in choices.items()}
-    lists = merge(config, graph, given["test"], "test", alphas)
+    lists = merge(rank(config, graph, given["test"], "test"), alphas, config.top_k)
     told = tell(config, graph, lists | beside)
     if jax.process_index() == 0:
         split = graph.split
@@ -115,19 +116,43 @@ def read_beside(config: ConfigDict, graph: Graph) -> dict[str, Lists]:
     }
 
 
+class Sources(NamedTuple):
+    """The lists of one part of the data that all others are made of.
+
+    Attributes:
+      retriever: As given.
+      graph: The best of the whole catalogue.
+      rescored: The retriever's candidates, sorted by the graph recommender.
+    """
+
+    retriever: Lists
+    graph: Lists
+    rescored: Lists
+
+    def weighed(self) -> dict[str, tuple[Lists, Lists]]:
+        """Returns what each weighted list is made of, on one scale."""
+        first, whole, again = map(ensemble.standardized, self)
+        return {"blended": (first, again), "fused": (first, whole)}
+
+
+def rank(config: ConfigDict, graph: Graph, given: Lists, part: str) -> Sources:
+    """Ranks by the graph recommender, the candidates and the whole catalogue."""
+    again = ensemble.rescored(given, graph.scores(given), keep=given.items.shape[1])
+    return Sources(given, graph.rank(part, config.candidates), again)
+
+
 def choose(
-    config: ConfigDict, graph: Graph, given: Lists
+    config: ConfigDict, graph: Graph, sources: Sources
 ) -> dict[str, ensemble.Choice]:
-    """Picks the weights of the retriever on validation lists.
+    """Picks the weights of the retriever.
 
     Args:
-      config: Lengths of lists.
-      graph: The second system.
-      given: The retriever's validation lists.
+      config: Length of the lists.
+      graph: Knows the targets.
+      sources: Of the validation items.
     """
-    targets = graph.targets("valid")
-    result = {}
-    for name, pair in both(config, graph, given, "valid").items():
+    targets, result = graph.targets("valid"), {}
+    for name, pair in sources.weighed().items():
         result[name] = ensemble.choose_alpha(*pair, targets, keep=config.top_k)
         logging.info(
             "%s: weight %.2f of the retriever, ndcg@10 %.4f on validation",
@@ -136,51 +161,21 @@ def choose(
     return result
 
 
-def both(
-    config: ConfigDict, graph: Graph, given: Lists, part: str
-) -> dict[str, tuple[Lists, Lists]]:
-    """Returns what `blended` and `fused` weigh against each other."""
-    again = ensemble.rescored(given, graph.scores(given), keep=given.items.shape[1])
-    whole = graph.rank(part, config.candidates)
-    first = ensemble.standardized(given)
-    return {
-        "blended": (first, ensemble.standardized(again)),
-        "fused": (first, ensemble.standardized(whole)),
-    }
-
-
-def merge(
-    config: ConfigDict,
-    graph: Graph,
-    given: Lists,
-    part: str,
-    alphas: Mapping[str, float],
-) -> dict[str, Lists]:
-    """Makes all lists of one part of the data.
+def merge(sources: Sources, alphas: Mapping[str, float], keep: int) -> dict[str, Lists]:
+    """Makes all lists of one part of the data, in the order of `NAMES`.
 
     Args:
-      config: Lengths of lists.
-      graph: The second system.
-      given: The retriever's lists.
-      part: valid or test.
+      sources: Of the part.
       alphas: Weight of the retriever in `blended` and in `fused`.
+      keep: Length of the lists.
     """
-    keep = config.top_k
-    whole = graph.rank(part, config.candidates)
-    weighted = {
-        name: ensemble.weighted(*pair, alphas[name], keep=keep)
-        for name, pair in both(config, graph, given, part).items()
+    made = {
+        **{name: _cut(lists, keep) for name, lists in sources._asdict().items()},
+        "reciprocal": ensemble.reciprocal_ranks(*sources[:2], keep=keep),
     }
-    return {
-        "retriever": _cut(given, keep),
-        "graph": _cut(whole, keep),
-        "rescored": ensemble.rescored(given, graph.scores(given), keep=keep),
-        **weighted,
-        "reciprocal": ensemble.reciprocal_ranks(given, whole, keep=keep),
-    }
-
-
-NAMES = ("retriever", "graph", "rescored", "blended", "fused", "reciprocal")
+    for name, pair in sources.weighed().items():
+        made[name] = ensemble.weighted(*pair, alphas[name], keep=keep)
+    return {name: made[name] for name in NAMES}
 
 
 def _cut(lists: Lists, keep: int) -> Lists:

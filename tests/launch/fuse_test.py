@@ -132,11 +132,11 @@ def test_weights_are_the_best_on_validation_lists(fused, graph, given, oracle):
     config = make_config(graph, given)
     opened = fuse_data.open_graph(str(graph))
     lists = fuse_data.read_lists(config.lists.valid, split, "key")
+    sources = fuse.rank(config, opened, lists, "valid")
     for name in ("blended", "fused"):
         values = []
         for alpha in choices[name]["alphas"]:
-            weights = {"blended": alpha, "fused": alpha}
-            made = fuse.merge(config, opened, lists, "valid", weights)[name]
+            made = fuse.merge(sources, {"blended": alpha, "fused": alpha}, 12)[name]
             found = metrics.match(made.items, split.valid.items)
             values.append(metrics.per_user(found, ("ndcg@10",))["ndcg@10"].mean())
         np.testing.assert_allclose(choices[name]["values"], values)
