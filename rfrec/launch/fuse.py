@@ -100,11 +100,12 @@ def check(config: ConfigDict) -> None:
         section, _, name = key.rpartition(".")
         if (values[section] if section else values)[name] is None:
             raise UserError(f"config.{key} is needed: --config.{key}=FOLDER")
-    for place in config.beside:
-        if Path(place).name in NAMES:
+    named = [*NAMES, *(Path(place).name for place in config.beside)]
+    for name in named:
+        if named.count(name) > 1:
             raise UserError(
-                f"config.beside: {place} is named as one of this main's own lists:"
-                " rename the folder"
+                f"config.beside: two lists would be named {name!r}, by the names of"
+                " their folders: rename a folder"
             )
 
 

@@ -176,7 +176,8 @@ def test_lists_of_other_users_are_refused(graph, given, tmp_path):
         ({"graph": None}, "config.graph is needed"),
         ({"lists.valid": None}, "config.lists.valid is needed"),
         ({"top_k": 5}, "config.top_k"),
-        ({"beside": ("runs/fused",)}, "rename the folder"),
+        ({"beside": ("runs/fused",)}, "two lists would be named 'fused'"),
+        ({"beside": ("a/test", "b/test")}, "two lists would be named 'test'"),
     ],
 )
 def test_what_is_missing_or_wrong_is_named(graph, given, tmp_path, changes, message):
