@@ -29,6 +29,7 @@ import pytest  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 _DEVICE_FLAG = "--xla_force_host_platform_device_count"
+_LEVEL_FLAG = "--xla_backend_optimization_level"
 
 
 def _cache_folder() -> pathlib.Path:
@@ -59,7 +60,19 @@ def _use_compilation_cache() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
+def _compile_quickly() -> None:
+    """Spare the compiler its optimisations, here and in the processes of tests.
+
+    Tests run small programs once: most of their time is compilation, which takes a
+    third less so. Flags that are already set are respected.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if _LEVEL_FLAG not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {_LEVEL_FLAG}=0".strip()
+
+
 _use_compilation_cache()
+_compile_quickly()
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # The first example of a property compiles: a deadline would measure the compiler.
 hypothesis.settings.register_profile("rfrec", deadline=None, derandomize=True)

@@ -52,7 +52,12 @@ def begin(args: list[str], log: Path, devices: int = 1) -> subprocess.Popen:
         **os.environ,
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(ROOT),
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": " ".join(
+            [
+                os.environ.get("XLA_FLAGS", ""),
+                f"--xla_force_host_platform_device_count={devices}",
+            ]
+        ),
     }
     with log.open("w") as file:
         return subprocess.Popen(args, cwd=ROOT, env=env, stdout=file, stderr=file)

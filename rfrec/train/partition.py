@@ -37,8 +37,8 @@ class Engine:
 
     Attributes:
       name: `pmap` or `jit`.
-      mesh: All devices of all processes: along the batch, and along the axes that
-        `SPREAD` names.
+      mesh: All devices of all processes: along the batch and, under `jit`, along the
+        axes that `SPREAD` names.
     """
 
     name: Literal["pmap", "jit"]
@@ -232,11 +232,14 @@ def make_engine(
             f"config.train.tensor={tensor} does not divide the {len(devices)} devices:"
             " choose a divisor"
         )
+    # What pmap returns lies on a mesh of one axis: were its first arguments on another,
+    # the second call would compile the program once more.
+    shape = {AXIS: len(devices) // tensor} | ({} if name == "pmap" else {TENSOR: tensor})
     # Explicit axes, the default of make_mesh, refuse gathers from a sharded index.
     mesh = jax.make_mesh(
-        (len(devices) // tensor, tensor),
-        (AXIS, TENSOR),
-        axis_types=(AxisType.Auto,) * 2,
+        tuple(shape.values()),
+        tuple(shape),
+        axis_types=(AxisType.Auto,) * len(shape),
         devices=devices,
     )
     return Engine(name, mesh)

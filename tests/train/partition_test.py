@@ -27,6 +27,25 @@ def test_what_is_replicated_comes_back(name):
         np.testing.assert_array_equal(made[key], array)
 
 
+@pytest.mark.parametrize("name", ["pmap", "jit"])
+def test_a_program_is_compiled_once(name, caplog):
+    engine = partition.make_engine(name, devices=jax.devices()[:1])
+
+    def step(state, constants, batch, count):
+        return state + constants.sum() * count, batch.sum()
+
+    run = engine.compile(step, donate=True)
+    batch = engine.shard(lambda rows: np.ones((2, 4))[:, rows], (2, 4))
+    state, constants = engine.replicate(np.zeros(3)), engine.replicate(np.ones(2))
+    with jax.log_compiles():
+        for _ in range(3):
+            state, _ = run(state, constants, batch, np.int32(1))
+    np.testing.assert_array_equal(engine.fetch(state), np.full(3, 6.0))
+    # What a step returns has to be placed as what the first step was given.
+    told = [record.getMessage() for record in caplog.records]
+    assert sum(line.startswith("Finished XLA compilation") for line in told) == 1
+
+
 SCRIPT = """
 import json
 import jax, jax.numpy as jnp, numpy as np
