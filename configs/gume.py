@@ -98,7 +98,7 @@ def _loss() -> ConfigDict:
     loss.interest = 0.1
     # Length of the perturbation of rows.
     loss.noise = 0.1
-    # Rows that the contrastive losses compare at once; none for what fits 16 MiB.
+    # Rows that the contrastive losses compare at once; none for what fits 4 MiB.
     loss.block = optional(int)
     return loss
 

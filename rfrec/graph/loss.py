@@ -37,7 +37,7 @@ class Weights:
       batch_size: What the squares are divided by, also for a shorter last batch.
       noise: Length of the perturbation of a row.
       block: Rows compared at once by the contrastive losses, for memory; None for as
-        many as fit 16 MiB of logits.
+        many as fit 4 MiB of logits.
     """
 
     behaviour: float = 0.01
