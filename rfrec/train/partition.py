@@ -234,7 +234,9 @@ def make_engine(
         )
     # What pmap returns lies on a mesh of one axis: were its first arguments on another,
     # the second call would compile the program once more.
-    shape = {AXIS: len(devices) // tensor} | ({} if name == "pmap" else {TENSOR: tensor})
+    shape = {AXIS: len(devices) // tensor} | (
+        {} if name == "pmap" else {TENSOR: tensor}
+    )
     # Explicit axes, the default of make_mesh, refuse gathers from a sharded index.
     mesh = jax.make_mesh(
         tuple(shape.values()),
