@@ -156,7 +156,11 @@ class VelocityNet(nn.Module):
             code = jnp.zeros((len(condition), a.hidden), condition.dtype)
         if drop is not None:
             code = jnp.where(drop[:, None], jnp.asarray(self.null), code)
-        return code if side is None else code + jnp.asarray(self.side)[side]
+        if side is None:
+            return code
+        # A product: the gradient of a gather would add up row by row.
+        chosen = jax.nn.one_hot(side, a.sides, dtype=code.dtype)
+        return code + chosen @ jnp.asarray(self.side)
 
     def velocity(
         self,
