@@ -7,11 +7,14 @@ nodes come out. A mask never rebuilds the trie: each node carries the number of 
 below it that may be recommended.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import export
 from jaxtyping import Array, Bool, Int
 
 from rfrec.codes import trie
@@ -103,8 +106,7 @@ def mask_children(allowed: Filter, level: int, table: trie.Table, nodes, childre
     users = jnp.arange(batch)[:, None]
     paths = jnp.where(allowed.seen[..., None] >= 0, allowed.paths[allowed.seen], -1)
     path = paths[..., level]  # [B H]
-    below = jnp.sum(path[:, :, None] == path[:, None, :], axis=2)
-    dead = (path >= 0) & (below >= allowed.counts[level][path])
+    dead = (path >= 0) & (_count_equal(path) >= allowed.counts[level][path])
     # The rows that stand on the parent, and the place among its children.
     parent = paths[..., level - 1] if level else jnp.zeros_like(path)
     at = dead[:, :, None] & (parent[:, :, None] == nodes[:, None, :])  # [B H W]
@@ -115,3 +117,17 @@ def mask_children(allowed: Filter, level: int, table: trie.Table, nodes, childre
     flat = jnp.where(at, place, legal[0].size).reshape(batch, -1)
     reached = legal.reshape(batch, -1).at[users, flat].set(False, mode="drop")
     return reached.reshape(legal.shape)
+
+
+def _count_equal(x: Int[Array, "B H"]) -> Int[Array, "B H"]:
+    """Returns how many entries of its row each entry equals, itself among them."""
+    if export.is_symbolic_dim(x.shape[1]):
+        # No sorted search of unknown length; a server's limits keep H x H small.
+        return jnp.sum(x[:, :, None] == x[:, None, :], axis=2)
+    # Where users have thousands of items, pairs of all would fill the memory.
+    ordered = jnp.sort(x, axis=1)
+    first, behind = (
+        jax.vmap(functools.partial(jnp.searchsorted, side=side))(ordered, x)
+        for side in ("left", "right")
+    )
+    return behind - first
