@@ -183,6 +183,8 @@ def _ml100k(config: ConfigDict) -> None:
     config.model.num_heads = 4
     config.model.num_layers = 2
     config.model.num_decoder_layers = 2
+    # With .1 the validation loss ends at 1.46 instead of 1.29.
+    config.model.dropout = 0.0
     config.optim.lr = 2e-3
     config.train.epochs = 4
     config.train.batch_size = 128
