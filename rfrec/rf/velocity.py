@@ -158,9 +158,9 @@ class VelocityNet(nn.Module):
             code = jnp.where(drop[:, None], jnp.asarray(self.null), code)
         if side is None:
             return code
-        # A product: the gradient of a gather would add up row by row.
+        # A product, for the gradient of a gather adds up row by row; exact, as it is.
         chosen = jax.nn.one_hot(side, a.sides, dtype=code.dtype)
-        return code + chosen @ jnp.asarray(self.side)
+        return code + jnp.matmul(chosen, jnp.asarray(self.side), precision="highest")
 
     def velocity(
         self,

@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+import transformers
 
 from rfrec.config import UserError
 from rfrec.encoders import folder as folders
@@ -15,7 +16,6 @@ from tests import checkpoints
 
 torch = pytest.importorskip("torch", reason="needs torch")
 Image = pytest.importorskip("PIL.Image", reason="needs pillow")
-transformers = pytest.importorskip("transformers")
 
 PROCESSOR = {"clip": "CLIP", "siglip": "Siglip", "vit": "ViT", "dinov2": "Bit"}
 

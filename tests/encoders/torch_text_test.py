@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import transformers
 
 from rfrec.config import UserError
 from rfrec.encoders import folder as folders
@@ -14,7 +15,6 @@ from rfrec.encoders import sentence, torch_text
 from tests import checkpoints
 
 torch = pytest.importorskip("torch", reason="needs torch")
-transformers = pytest.importorskip("transformers")
 
 # Of different lengths, with words that no tokenizer here knows.
 TEXTS = ("tea", "the green cup of tea, and the old moon", "war", "Red xyzzy: star.")

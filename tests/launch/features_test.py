@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import transformers
 
 from rfrec.config import UserError
 from rfrec.data import sources
@@ -27,7 +28,6 @@ torch = pytest.importorskip(
     "torch", reason="needs torch: pip install 'rfrec[encoders]'"
 )
 Image = pytest.importorskip("PIL.Image", reason="needs pillow")
-transformers = pytest.importorskip("transformers")
 
 ROOT = Path(__file__).parents[2]
 COUNT = 23

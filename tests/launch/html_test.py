@@ -20,8 +20,8 @@ from rfrec.data.synthetic import histories
 from rfrec.launch import html, html_content
 from tests.mains import ROOT, load_config
 
-pytest.importorskip("jinja2")
-pytest.importorskip("matplotlib")
+pytest.importorskip("jinja2", reason="pages are made by rfrec[plots]")
+pytest.importorskip("matplotlib", reason="curves are drawn by rfrec[plots]")
 
 ITEMS, USERS = 30, 8
 EVIL = '<script>alert(1)</script> & "Co"'

@@ -6,6 +6,7 @@ import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+import transformers
 
 from rfrec.config import UserError
 from rfrec.retrieval import tasks, vocab, vocab_files
@@ -257,7 +258,6 @@ def test_missing_and_unwritable_files_are_named(tmp_path):
 
 @pytest.mark.parametrize("layout", vocab.LAYOUTS)
 def test_transformers_loads_the_tokenizer_we_save(tmp_path, layout):
-    transformers = pytest.importorskip("transformers")
     vocabulary = vocab.build(
         {"text": (5, 12), "image": (30,)},
         prompts=tasks.prompt_sizes(("seqrec", "item2image")),

@@ -68,7 +68,7 @@ def test_rows_beyond_the_resumed_step_go(tmp_path):
 
 
 def test_scalars_and_levels_become_events(tmp_path):
-    events = pytest.importorskip("tensorboardX")
+    events = pytest.importorskip("tensorboardX", reason="needs rfrec[tensorboard]")
     levels = [{"size": 4, "used": 3, "perplexity": 2.5, "entropy": 0.9}]
     write(tmp_path, [{**ROWS[1], "epoch": 1, "levels": levels}])
     (path,) = tmp_path.glob("events.out.tfevents.*")
