@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`launch/pipeline.sh`: every stage on a small folder of data, restarts, mistakes."""
 
-import hashlib
 import json
 import os
 import subprocess
@@ -16,8 +15,8 @@ from rfrec.codes import table
 from rfrec.data import synthetic
 from rfrec.data.interactions import write_inter_json
 from rfrec.evaluation import metrics, predictions
+from tests.mains import ROOT, digest
 
-ROOT = Path(__file__).resolve().parent.parent
 ITEMS, USERS = 60, 70
 SMALL = {
     "RFREC_TOKENIZER_ARGS": "--config.model.method=rkmeans"
@@ -54,11 +53,6 @@ def pipeline(*args, **env):
         text=True,
         timeout=400,
     )
-
-
-def digest(folder):
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 @pytest.mark.slow

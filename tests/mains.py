@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What tests of the mains share: configs, processes, runs that are killed."""
 
+import hashlib
 import importlib.util
 import os
 import signal
@@ -32,6 +33,12 @@ def load_config(name: str, variant: str = "", **overrides: Any) -> ConfigDict:
     config = load_module(name).get_config(variant)
     config.update_from_flattened_dict(overrides)
     return config
+
+
+def digest(folder: Path) -> dict[Path, str]:
+    """Returns the hash of every file below a folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def command(

@@ -139,14 +139,4 @@ def search(settings: dict[str, Any], seed: int, torch: bool) -> bench_sides.Benc
         vectors = np.load(path, mmap_mode="r")
         return neighbours.find(vectors, settings["neighbours"]).items
 
-    watched = bench_sides.Watched(ours)
-    return bench_sides.Bench(
-        ours=watched,
-        torch=None,
-        unit="s",
-        per_block=1,
-        disagreement=lambda a, b: float(np.mean(a != b)),
-        tolerance=0.0,
-        peak_bytes=watched.peak,
-        warm=False,
-    )
+    return bench_sides.host(ours)

@@ -45,17 +45,7 @@ def prepare(settings: dict[str, Any], seed: int, torch: bool) -> bench_sides.Ben
         "read_codes": _read_codes,
         "read_histories": _read_histories,
     }[settings["what"]]
-    watched = bench_sides.Watched(make(settings, seed, Path(folder.name)))
-    return bench_sides.Bench(
-        ours=watched,
-        torch=None,
-        unit="s",
-        per_block=1,
-        disagreement=lambda a, b: float(np.mean(a != b)),
-        tolerance=0.0,
-        peak_bytes=watched.peak,
-        warm=False,
-    )
+    return bench_sides.host(make(settings, seed, Path(folder.name)))
 
 
 def _on_file(settings: dict[str, Any], seed: int, folder: Path) -> training.Trainer:

@@ -77,7 +77,7 @@ def peak(compiled: Callable[[], jax.stages.Compiled]) -> int:
     )
 
 
-def resident_bytes(field: str) -> int:
+def _resident_bytes(field: str) -> int:
     """Returns `VmRSS`, the memory of this process now, or `VmHWM`, the most so far.
 
     Where the kernel does not tell, it is the most so far for both.
@@ -105,9 +105,9 @@ class Watched:
         # The most so far may be from drawing the data: start over, where one may.
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-        before = resident_bytes("VmRSS")
+        before = _resident_bytes("VmRSS")
         result = self._block()
-        self._peak = max(resident_bytes("VmHWM") - before, 0)
+        self._peak = max(_resident_bytes("VmHWM") - before, 0)
         return result
 
     def peak(self) -> int:
@@ -116,3 +116,18 @@ class Watched:
         if jax.default_backend() == "cpu":
             return self._peak
         return peak(lambda: jax.jit(lambda: 0).lower().compile())
+
+
+def host(block: Block) -> Bench:
+    """Returns a case of work on the host that has no other side."""
+    watched = Watched(block)
+    return Bench(
+        ours=watched,
+        torch=None,
+        unit="s",
+        per_block=1,
+        disagreement=lambda a, b: float(np.mean(a != b)),
+        tolerance=0.0,
+        peak_bytes=watched.peak,
+        warm=False,
+    )

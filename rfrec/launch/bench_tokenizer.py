@@ -182,14 +182,6 @@ def repair(settings: dict[str, Any], seed: int, torch: bool) -> bench_sides.Benc
     """Times the default repair of a table with conflicts, on the host."""
     del torch
     made = bench_data.conflicting_codes(settings, seed)
-    before = bench_sides.resident_bytes("VmRSS")
-    return bench_sides.Bench(
-        ours=lambda: repairs.repair(made.codes, made.latents, made.codebooks).codes,
-        torch=None,
-        unit="s",
-        per_block=1,
-        disagreement=lambda a, b: float(np.mean(a != b)),
-        tolerance=0.0,
-        peak_bytes=lambda: max(bench_sides.resident_bytes("VmHWM") - before, 0),
-        warm=False,
+    return bench_sides.host(
+        lambda: repairs.repair(made.codes, made.latents, made.codebooks).codes
     )

@@ -33,17 +33,7 @@ def _build(codes, settings: dict[str, Any], seed: int) -> bench_sides.Bench:
     """Times a build from a code table, on the host."""
     del seed
     sizes = (settings["codes"],) * settings["levels"]
-    before = bench_sides.resident_bytes("VmRSS")
-    return bench_sides.Bench(
-        ours=lambda: trie.build(codes, sizes).leaf_items,
-        torch=None,
-        unit="s",
-        per_block=1,
-        disagreement=lambda a, b: float(np.mean(a != b)),
-        tolerance=0.0,
-        peak_bytes=lambda: max(bench_sides.resident_bytes("VmHWM") - before, 0),
-        warm=False,
-    )
+    return bench_sides.host(lambda: trie.build(codes, sizes).leaf_items)
 
 
 class _Limited(NamedTuple):

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tokenizer's main: variants, resume after kills, streaming, several processes."""
 
-import hashlib
 import json
 import random
 import signal
@@ -18,7 +17,7 @@ from rfrec.config import UserError
 from rfrec.launch import rqvae, settings
 from rfrec.train import writer
 from tests import mains
-from tests.mains import load_config, load_module
+from tests.mains import digest, load_config, load_module
 
 ROOT = Path(__file__).parents[2]
 # Of the smoke variant, for runs of a second or two.
@@ -97,11 +96,6 @@ def assert_close_metrics(a, b):
                 np.testing.assert_allclose(same[name], value, rtol=1e-5, err_msg=name)
             else:
                 assert same[name] == value, name
-
-
-def digest(folder):
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 @pytest.fixture(scope="module")

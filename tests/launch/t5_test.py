@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The main of the T5: variants, exact resume, growth from another run, bad input."""
 
-import hashlib
 import json
 import os
 import signal
@@ -23,7 +22,7 @@ from rfrec.launch import t5, t5_data, t5_settings, t5_weights
 from rfrec.retrieval import tasks, vocab_files
 from rfrec.train import loop, writer
 from tests import mains
-from tests.mains import load_config, load_module
+from tests.mains import digest, load_config, load_module
 
 ROOT = Path(__file__).parents[2]
 # Of the smoke variant, for runs of a few seconds, most of which is compiling.
@@ -63,11 +62,6 @@ def arrays(workdir, step=None):
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     assert len(leaves) > 20
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
-
-
-def digest(folder):
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 @pytest.fixture(scope="module")

@@ -12,66 +12,22 @@ import pytest
 from rfrec.codes import catalogue, trie, trie_edit
 from rfrec.config import UserError
 from rfrec.data import sequences
-from rfrec.data.synthetic import histories
 from rfrec.retrieval import (
     artefact,
     program,
     recommender,
     room,
     serving,
-    t5,
     tasks,
-    vocab,
 )
 from rfrec.retrieval.recommender import Query
 from rfrec.train import partition
+from tests.searches import INTER, ITEMS, MOST, SIZES, USERS, codes, make
 
 pytest.importorskip("flatbuffers", reason="an export needs flatbuffers")
 
-ITEMS, USERS, BEAMS, MOST = 40, 30, 20, 12
-INTER = histories(USERS, num_items=ITEMS, num_clusters=2, max_length=30, seed=0)
-SIZES = (4, 4, 4)
+BEAMS = 20
 NONE = catalogue.T5("runs/toy", 8, "v" * 64, "w" * 64)
-
-
-def codes(seed, count=ITEMS):
-    keys = np.random.default_rng(seed).choice(64, count, replace=False)
-    return np.stack(np.unravel_index(keys, SIZES), axis=1).astype(np.int32)
-
-
-@functools.cache
-def make(task, row=0, *, tiger=False):
-    """A source with fresh weights and its vocabulary; see serving_test."""
-    table = {"text": codes(0), "image": codes(1)}
-    grown = {"separator": True, "user_buckets": 5} if tiger else {}
-    vocabulary = vocab.build(
-        {"text": SIZES, "image": SIZES},
-        prompts=tasks.prompt_sizes((task,), 2),
-        **grown,
-    )
-    form = tasks.TIGER if tiger else None
-    tables = tasks.tables(vocabulary, (task,), table, INTER, form=form)
-    target = tasks.TASKS[task].directions[row].target
-    arch = t5.Architecture(
-        vocab_size=vocabulary.size,
-        level_heads=SIZES if tiger else (),
-        d_model=8,
-        d_ff=8,
-        d_kv=4,
-        num_heads=2,
-        num_layers=1,
-        num_decoder_layers=1,
-    )
-    weights = jax.jit(t5.init, static_argnums=0)(arch, jax.random.key(0))
-    source = serving.Source(
-        arch=arch,
-        params=jax.tree.map(lambda a: 2 * np.asarray(a), weights),
-        trie=trie.build(table[target], SIZES),
-        tokens=vocabulary.code_tokens(target),
-        tables=tables,
-        row=row,
-    )
-    return source, vocabulary
 
 
 def export(folder, task, row=0, *, buckets=(6, MOST), tiger=False, share=0.25):

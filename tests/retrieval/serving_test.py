@@ -2,71 +2,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """Batches of queries through the search, against one search over all of them."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rfrec.codes import trie
 from rfrec.data import sequences
-from rfrec.data.synthetic import histories
 from rfrec.retrieval import (
     batches,
     beam,
     constraint,
     lists,
     serving,
-    t5,
     tasks,
-    vocab,
 )
 from rfrec.train import partition
-
-ITEMS, USERS = 40, 30
-INTER = histories(USERS, num_items=ITEMS, num_clusters=2, max_length=30, seed=0)
-SIZES = (4, 4, 4)
+from tests import searches
+from tests.searches import INTER, ITEMS, USERS
 
 
-def codes(seed):
-    keys = np.random.default_rng(seed).choice(64, ITEMS, replace=False)
-    return np.stack(np.unravel_index(keys, SIZES), axis=1).astype(np.int32)
-
-
-@functools.cache
-def make(task, row, tiger=False):
-    """A source with fresh weights; `tiger` has separators, users and level heads."""
-    table = {"text": codes(0), "image": codes(1)}
-    grown = {"separator": True, "user_buckets": 5} if tiger else {}
-    vocabulary = vocab.build(
-        {"text": SIZES, "image": SIZES},
-        prompts=tasks.prompt_sizes((task,), 2),
-        **grown,
-    )
-    form = tasks.TIGER if tiger else None
-    tables = tasks.tables(vocabulary, (task,), table, INTER, form=form)
-    target = tasks.TASKS[task].directions[row].target
-    arch = t5.Architecture(
-        vocab_size=vocabulary.size,
-        level_heads=SIZES if tiger else (),
-        d_model=8,
-        d_ff=8,
-        d_kv=4,
-        num_heads=2,
-        num_layers=1,
-        num_decoder_layers=1,
-    )
-    weights = jax.jit(t5.init, static_argnums=0)(arch, jax.random.key(0))
-    source = serving.Source(
-        arch=arch,
-        params=jax.tree.map(lambda a: 2 * np.asarray(a), weights),
-        trie=trie.build(table[target], SIZES),
-        tokens=vocabulary.code_tokens(target),
-        tables=tables,
-        row=row,
-    )
-    windows = sequences.heldout_windows(INTER, "test", most=12)
+def prepare(task, row=0, *, tiger=False):
+    """A source with fresh weights, and the test's histories to ask it."""
+    source, vocabulary = searches.make(task, row, tiger=tiger)
+    windows = sequences.heldout_windows(INTER, "test", most=searches.MOST)
     users = vocabulary.user_tokens(INTER.user_ids) if tiger else None
     return source, serving.Queries(INTER.items, INTER.indptr[:-1], windows, users)
 
@@ -83,7 +41,7 @@ def searcher(source, **changes):
     [("fgfusionseqrec", 1, False), ("seqrec", 0, True)],
 )
 def test_answers_equal_one_search_over_all(task, row, tiger):
-    source, queries = make(task, row, tiger)
+    source, queries = prepare(task, row, tiger=tiger)
     asked = searcher(source, buckets=(6, 12))
     made = asked.plan(queries)
     assert len({batch.history for batch in made}) == 2
@@ -118,7 +76,7 @@ def test_answers_equal_one_search_over_all(task, row, tiger):
 
 
 def test_a_plan_holds_every_query_once():
-    source, queries = make("seqrec", 0)
+    source, queries = prepare("seqrec")
     for filter_seen in (False, True):
         asked = searcher(source, buckets=(5, 8), filter_seen=filter_seen)
         made = asked.plan(queries)
@@ -135,7 +93,7 @@ def test_a_plan_holds_every_query_once():
 
 
 def test_a_program_is_compiled_once():
-    source, queries = make("seqrec", 0)
+    source, queries = prepare("seqrec")
     asked = searcher(source, num_beams=4)
     made = asked.plan(queries)
     assert asked.compile(queries, made) > 0
