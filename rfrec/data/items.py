@@ -1,6 +1,6 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of raw items: TSV or JSON lines in; columns of cells out, row = item.
+"""Tables of raw items: TSV or JSON lines in; columns of cells out, row = item, or TSV.
 
 TSV is UTF-8 with a header and no quoting, lists in a cell separated by `|`, as in
 `NAME.items.tsv`. JSON lines hold an object a line; its values are texts, numbers, null
@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rfrec import files
 from rfrec.config import UserError
 
 TSV = (".tsv", ".txt")
@@ -89,6 +90,34 @@ def read(path: str | Path, *, id_column: str | None = None) -> Table:
     cells = table.column(id_column, "config.table.id")
     first = 2 if path.suffix in TSV else 1
     return table._replace(ids=_names(path, id_column, cells, first))
+
+
+def write_tsv(path: Path, table: Table) -> None:
+    """Writes items as `NAME.items.tsv`, whose first column is the row number.
+
+    White space in a text becomes one space, a bar in it a slash.
+
+    Args:
+      path: File to make or replace.
+      table: If its first column does not number the rows, a column before it does.
+    """
+    numbers = tuple(map(str, range(len(table.ids))))
+    columns = dict(table.columns)
+    if next(iter(columns.values())) != numbers:
+        name = "row"
+        while name in columns:
+            name = f"{name}_"
+        columns = {name: numbers, **columns}
+    header = [" ".join(name.split()) for name in columns]
+    rows = zip(*(map(_plain, column) for column in columns.values()), strict=True)
+    with files.replacing(path) as partial:
+        lines = ("\t".join(cells) + "\n" for cells in (header, *rows))
+        partial.write_text("".join(lines), encoding="utf-8", newline="\n")
+
+
+def _plain(cell: Cell) -> str:
+    texts = (cell,) if isinstance(cell, str) else cell
+    return "|".join(" ".join(text.split()).replace("|", "/") for text in texts)
 
 
 def _lines(path: Path) -> list[str]:

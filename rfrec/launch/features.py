@@ -1,6 +1,6 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Encodes the texts and pictures of items to vectors, which the tokenizer reads.
+"""Encodes the texts and pictures of items to a folder of data for the tokenizer.
 
 python -m rfrec.launch.features --config=configs/features.py --workdir=runs/vectors \
   --config.table.path=items.tsv \
@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 
 from rfrec import files
 from rfrec.config import UserError, as_json
-from rfrec.data import features
+from rfrec.data import features, items
 from rfrec.data.items import Table
 from rfrec.encoders.sentence import unit_length
 from rfrec.launch import features_image, features_settings, features_text, runner
@@ -41,7 +41,10 @@ def main(config: ConfigDict, workdir: Path) -> None:
     text = features_settings.text_plan(config, table)
     image = features_settings.image_plan(config, table)
     kinds = [kind for kind, plan in (("text", text), ("image", image)) if plan]
-    refuse_foreign(workdir, [f"{name}.{kind}.npy" for kind in kinds])
+    listed = workdir / f"{name}.items.tsv"
+    # The table may be that file itself.
+    copied = [] if listed.resolve() == table.path.resolve() else [listed.name]
+    refuse_foreign(workdir, [*copied, *(f"{name}.{kind}.npy" for kind in kinds)])
     kept = features_settings.lasting(config)
     if (workdir / "config.json").exists():
         runner.open_workdir(workdir, kept)
@@ -56,6 +59,8 @@ def main(config: ConfigDict, workdir: Path) -> None:
         kind: finish(config, table, each, workdir / f"{name}.{kind}")
         for kind, each in encoded.items()
     }
+    if copied:
+        items.write_tsv(listed, table)
     report = {
         "main": "features",
         "name": name,

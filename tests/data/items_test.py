@@ -5,7 +5,7 @@
 import pytest
 
 from rfrec.config import UserError
-from rfrec.data import items
+from rfrec.data import folders, items
 
 
 def write(folder, name, *lines):
@@ -111,3 +111,24 @@ def test_names_of_items_are_checked(tmp_path, cells, message):
 def test_names_that_are_other_numbers_pass(tmp_path):
     path = write(tmp_path, "t.tsv", "id\ttitle", "3\ta", "1\tb")
     assert items.read(path, id_column="id").ids == ("3", "1")
+
+
+def test_what_is_written_is_read_again(tmp_path):
+    path = write(
+        tmp_path,
+        "t.jsonl",
+        '{"row": "x", "title": "a\\tb\\u2028c\\r\\n|d", "kinds": ["p|1", "q"]}',
+        '{"row": "y", "title": "\\"e\\"", "kinds": []}',
+    )
+    out = tmp_path / "shop.items.tsv"
+    items.write_tsv(out, items.read(path))
+    found = folders.open_folder(tmp_path, "shop").table
+    assert found.num_items == 2
+    assert found.titles == ("a b c /d", '"e"')
+    assert found.labels == {"kinds": (("p/1", "q"), ())}
+    again = items.read(out)
+    assert again.columns["row_"] == ("0", "1")
+    assert again.columns["row"] == ("x", "y")
+    # A table whose first column numbers the rows stays as it is.
+    items.write_tsv(tmp_path / "copy.tsv", again)
+    assert (tmp_path / "copy.tsv").read_bytes() == out.read_bytes()

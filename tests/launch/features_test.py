@@ -18,7 +18,7 @@ import pytest
 import transformers
 
 from rfrec.config import UserError
-from rfrec.data import sources
+from rfrec.data import folders, sources
 from rfrec.encoders import torch_image, torch_text
 from rfrec.launch import features, features_image, features_text
 from rfrec.train.loop import Preempted
@@ -165,6 +165,14 @@ def test_the_tokenizer_reads_what_was_made(shop, encoders, tmp_path):
     assert items.values.shape == (COUNT, checkpoints.WIDTH + 12)
     assert np.load(out / "shop.image.npy").dtype == np.float16
     assert any("4 of 23 items have no vector" in line for line in items.warnings)
+    table = folders.open_folder(out, "shop").table
+    assert table.titles == tuple(row["title"] for row in read_rows(shop))
+
+
+def test_a_table_in_the_folder_of_the_run_is_left_alone(shop, encoders):
+    before = (shop / "shop.items.tsv").read_bytes()
+    features.main(make_config(shop, encoders, {"image.encoder": None}), shop)
+    assert (shop / "shop.items.tsv").read_bytes() == before
 
 
 def test_pieces_can_be_averaged(shop, encoders, tmp_path):
