@@ -219,12 +219,22 @@ class Flow:
         parts: Sequence[Part],
         key: jax.Array,
     ) -> Float[Array, "B D"]:
-        """Returns generated rows of H, one part behind the other."""
+        """Returns generated rows of H, one part behind the other.
+
+        More rows than there are nodes have some twice: then each node is generated
+        once, from one draw of noise.
+        """
+        nodes = jnp.concatenate([part.nodes for part in parts])
+        count = self.num_users + self.num_items
+        often = len(nodes) > count
+        if often:
+            parts = self.parts(jnp.arange(count), self.num_users)
         made = [
             self.generate(params, state, host, part, jax.random.fold_in(key, i))
             for i, part in enumerate(parts)
         ]
-        return jnp.concatenate(made)
+        rows = jnp.concatenate(made)
+        return rows[nodes] if often else rows
 
     def generate_all(
         self, params: PyTree, state: PyTree, host: Host, key: jax.Array

@@ -285,6 +285,29 @@ def test_all_rows_in_blocks_are_those_generated_at_once(generators, monkeypatch)
         np.testing.assert_allclose(np.concatenate(made), wanted, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("generators", ["shared", "split"])
+def test_no_node_is_generated_twice_where_rows_outnumber_nodes(generators, monkeypatch):
+    overrides = {"generators": generators, "neighbour_condition": False}
+    flow = rf_gume.make_flow(parts()[0], make_settings("improved", **overrides))
+    params, state = flow.init(jax.random.key(0))
+    host, key, count = make_host(), jax.random.key(1), USERS + ITEMS
+    everybody = flow.parts(jnp.arange(count), USERS)
+    wanted = np.asarray(flow.generate_rows(params, state, host, everybody, key))
+    asked, generate = [], rf_flow.generator.generate
+
+    def counted(settings, params, moments, condition, *args, **named):
+        asked.append(len(condition))
+        return generate(settings, params, moments, condition, *args, **named)
+
+    monkeypatch.setattr(rf_flow.generator, "generate", counted)
+    draws = np.random.default_rng(0)
+    nodes = np.r_[draws.integers(0, USERS, 30), draws.integers(USERS, count, 30)]
+    asked_for = flow.parts(jnp.asarray(nodes), 30)
+    made = flow.generate_rows(params, state, host, asked_for, key)
+    np.testing.assert_array_equal(made, wanted[nodes])
+    assert sum(asked) == count
+
+
 def test_a_step_of_the_flow_draws_nodes_of_both_sides_evenly():
     flow = rf_gume.make_flow(parts()[0], make_settings("improved", rows=4200))
     nodes, users = flow.draw_nodes(jax.random.key(0))
