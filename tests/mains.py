@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -68,6 +69,39 @@ def begin(args: list[str], log: Path, devices: int = 1) -> subprocess.Popen:
     }
     with log.open("w") as file:
         return subprocess.Popen(args, cwd=ROOT, env=env, stdout=file, stderr=file)
+
+
+def run_together(
+    name: str, workdir: Path, logs: Path, *, devices: int, **overrides: Any
+) -> None:
+    """Runs a main as two processes of so many virtual devices, which end well.
+
+    Args:
+      name: Of the main.
+      workdir: Of the run.
+      logs: Folder of what they write.
+      devices: Of each process.
+      overrides: Of its config `smoke`.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    together = (f"--coordinator_address=127.0.0.1:{port}", "--num_processes=2")
+    files = [logs / f"{i}.log" for i in range(2)]
+    processes = [
+        begin(
+            command(name, workdir, *together, f"--process_id={i}", **overrides),
+            log,
+            devices,
+        )
+        for i, log in enumerate(files)
+    ]
+    try:
+        codes = [process.wait(timeout=240) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert codes == [0, 0], "\n".join(log.read_text() for log in files)
 
 
 def wait_for_rows(

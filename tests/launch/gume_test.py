@@ -12,6 +12,7 @@ from rfrec.config import UserError
 from rfrec.evaluation import metrics, predictions, report
 from rfrec.launch import gume, gume_report, gume_settings
 from rfrec.train import loop, writer
+from tests import mains
 from tests.mains import load_config, load_module, run_whole_and_killed
 
 ROOT = Path(__file__).parents[2]
@@ -202,6 +203,21 @@ def test_a_plateau_is_told_from_a_finished_training():
     assert "config.optim.lr=0.001" in falling
     assert notice([0.69, 0.3, 0.299, 0.298, 0.298], [0.2, 0.3, 0.2, 0.1, 0.1]) is None
     assert notice([0.5, 0.4], [0.2, 0.3]) is None
+
+
+@pytest.mark.slow
+@pytest.mark.multidevice
+def test_two_processes_equal_one(done, tmp_path):
+    workdir = tmp_path / "two"
+    mains.run_together("gume", workdir, tmp_path, devices=1, **TINY)
+    report = read_json(workdir / "report.json")
+    assert report["device"].endswith("x 2")
+    rows = [
+        writer.read_metrics(f / "metrics.jsonl") for f in (done / "seed_0", workdir)
+    ]
+    for one, other in zip(*rows, strict=True):
+        for name in {"step", "loss", "recall@20"} & one.keys():
+            assert other[name] == pytest.approx(one[name], rel=1e-3), name
 
 
 @pytest.mark.slow

@@ -5,7 +5,6 @@
 import json
 import random
 import signal
-import socket
 import time
 from pathlib import Path
 
@@ -376,36 +375,11 @@ def test_killed_and_preempted_runs_equal_the_uninterrupted_one(tmp_path):
     assert_same_run(whole, broken)
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 @pytest.mark.slow
 @pytest.mark.multidevice
 def test_two_processes_of_four_devices_equal_one_process(done, tmp_path):
-    workdir, port = tmp_path / "two", free_port()
-    logs = [tmp_path / f"{i}.log" for i in range(2)]
-    processes = [
-        mains.begin(
-            command(
-                workdir,
-                f"--coordinator_address=127.0.0.1:{port}",
-                "--num_processes=2",
-                f"--process_id={i}",
-            ),
-            log,
-            devices=4,
-        )
-        for i, log in enumerate(logs)
-    ]
-    try:
-        codes = [process.wait(timeout=240) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert codes == [0, 0], "\n".join(log.read_text() for log in logs)
+    workdir = tmp_path / "two"
+    mains.run_together("rqvae", workdir, tmp_path, devices=4, **TINY)
     assert (workdir / "codes.json").read_bytes() == (done / "codes.json").read_bytes()
     assert_close_metrics(done, workdir)
     report = json.loads((workdir / "report.json").read_text())

@@ -476,6 +476,23 @@ def test_killed_and_preempted_runs_equal_the_uninterrupted_one(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.multidevice
+def test_two_processes_equal_one(done, tmp_path):
+    workdir = tmp_path / "two"
+    mains.run_together("t5", workdir, tmp_path, devices=1, **TINY)
+    report = json.loads((workdir / "report.json").read_text())
+    assert report["device"].endswith("x 2")
+    single, double = arrays(done), arrays(workdir)
+    assert single.keys() == double.keys()
+    for name, array in single.items():
+        np.testing.assert_allclose(double[name], array, atol=1e-4, err_msg=name)
+    rows = [writer.read_metrics(f / "metrics.jsonl") for f in (done, workdir)]
+    for one, other in zip(*rows, strict=True):
+        for name in {"step", "loss", "ndcg@10"} & one.keys():
+            assert other[name] == pytest.approx(one[name], rel=1e-4), name
+
+
+@pytest.mark.slow
 def test_a_mistake_is_one_line_on_the_terminal(tmp_path):
     args = command(tmp_path / "run", **{"task.names": ("seqrec", "seqimgae")})
     done = subprocess.run(args, cwd=ROOT, capture_output=True, text=True)
