@@ -47,6 +47,9 @@ def _data() -> ConfigDict:
     data.name = optional(str)
     # Modalities, by the names of their files.
     data.features = ("image", "text")
+    # Vector of an item without one. zeros: it is similar to itself alone; mean: of the
+    # others.
+    data.missing = "zeros"
     # MMRec's column x_label; leave_one_out, time or random.
     data.split = "label"
     # Of the pairs that train, validate and test, by time or at random.

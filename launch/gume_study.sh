@@ -24,6 +24,7 @@ ROWS names the rows to make, all if it is not set:
   reflow           reflow from epoch 10 on
   plugin, joint    the presets of the documents, networks of width 64
   frozen           GUME alone with features that stay as they were read
+  mean             GUME alone, items without a vector with the mean of the others
   lightgcn, popularity  the floors
 An interrupted call goes on where it stopped.
 EOF
@@ -45,7 +46,7 @@ folder=$2
 shift 2
 overrides=("$@")
 rows=${ROWS:-improved gume half steps_10 steps_100 no_contrast contrast_1 wide narrow
-  reflow plugin joint frozen lightgcn popularity}
+  reflow plugin joint frozen mean lightgcn popularity}
 
 row() {
   local name=$1
@@ -73,6 +74,7 @@ for name in $rows; do
       row "$name" "${flow[@]}" --config.rf.preset="$name" --config.rf.hidden_dim=64
       ;;
     frozen) row "$name" --config.model.freeze_features=True ;;
+    mean) row "$name" --config.data.missing=mean ;;
     lightgcn | popularity) row "$name" --config.model.name="$name" ;;
     *)
       echo "gume_study.sh: there is no row $name; -h names them" >&2

@@ -106,6 +106,21 @@ class MultiHot(NamedTuple):
     vocabulary: tuple[str, ...]
 
 
+def fill_missing(values: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
+    """Returns vectors whose rows of zeros have become the mean of the others.
+
+    Args:
+      values: Row = item; returned as they are, a memory map too, if every item has a
+        vector or none has.
+    """
+    present = np.asarray(values.any(axis=1))
+    if present.all() or not present.any():
+        return values
+    filled = np.array(values)
+    filled[~present] = np.mean(values, axis=0, dtype=np.float64, where=present[:, None])
+    return filled
+
+
 def read_features(path: str | Path) -> Float[np.ndarray, "N D"]:
     """Memory-maps a `.npy` file of item vectors.
 

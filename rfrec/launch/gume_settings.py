@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from rfrec import config as cfg
 from rfrec.config import UserError
 from rfrec.data import pairs, sources, triplets
+from rfrec.data.features import fill_missing
 from rfrec.data.pairs import GraphData
 from rfrec.graph import (
     adjacency,
@@ -35,6 +36,7 @@ RULES: cfg.Rules = {
     "data.source": cfg.one_of(*sources.SOURCES),
     "data.split": cfg.one_of(*pairs.SPLITS),
     "data.seed": cfg.whole(0),
+    "data.missing": cfg.one_of("zeros", "mean"),
     "data.num_items": cfg.whole(1),
     "data.num_users": cfg.whole(1),
     "graph.neighbours": cfg.whole(1),
@@ -178,6 +180,8 @@ def architecture(config: ConfigDict, data: GraphData) -> gume.Architecture:
 def _make_gume(config: ConfigDict, data: GraphData) -> tuple[Model, PyTree]:
     arch = architecture(config, data)
     features = {feature.name: feature.values for feature in data.features}
+    if config.data.missing == "mean":
+        features = {name: fill_missing(values) for name, values in features.items()}
     folder = config.graph.cache
     matrices = adjacency.build(
         *data.split.train,

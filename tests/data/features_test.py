@@ -212,3 +212,17 @@ def test_fingerprint_hashes_shape_type_and_bytes(vectors, monkeypatch):
     assert features.fingerprint(np.asfortranarray(vectors)) == expected
     assert features.fingerprint(vectors.astype(np.float16)) != expected
     assert features.fingerprint(vectors.reshape(25, 12)) != expected
+
+
+def test_items_without_a_vector_get_the_mean_of_the_others(vectors):
+    missing = vectors.copy()
+    missing[[3, 17]] = 0
+    filled = features.fill_missing(missing)
+    kept = np.delete(vectors, [3, 17], axis=0)
+    np.testing.assert_allclose(filled[[3, 17]], [kept.mean(axis=0)] * 2, rtol=1e-5)
+    np.testing.assert_array_equal(np.delete(filled, [3, 17], axis=0), kept)
+    assert filled.dtype == vectors.dtype
+    assert not missing[3].any(), "the given array has changed"
+    assert features.fill_missing(vectors) is vectors
+    nothing = np.zeros_like(vectors)
+    assert features.fill_missing(nothing) is nothing

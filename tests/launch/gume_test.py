@@ -80,6 +80,20 @@ def test_every_key_has_a_rule_or_is_free():
             assert key in gume_settings.RULES or key in free, key
 
 
+@pytest.mark.parametrize("missing", ["zeros", "mean"])
+def test_items_without_a_vector_are_as_the_config_says(missing):
+    config = make_config(**{"data.missing": missing, "model.freeze_features": True})
+    data = gume_settings.load(config)
+    values = np.array(data.features[0].values)
+    values[5] = 0
+    first = data.features[0]._replace(values=values)
+    data = data._replace(features=(first, *data.features[1:]))
+    _, constants = gume_settings.make_model(config, data)
+    wanted = np.delete(values, 5, axis=0).mean(axis=0) * (missing == "mean")
+    np.testing.assert_allclose(constants.features[0][5], wanted, atol=1e-5)
+    np.testing.assert_array_equal(constants.features[0][6], values[6])
+
+
 def test_the_learning_rate_falls_once_an_epoch():
     import optax
 
