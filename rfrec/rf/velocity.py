@@ -158,7 +158,8 @@ class VelocityNet(nn.Module):
             code = jnp.where(drop[:, None], jnp.asarray(self.null), code)
         if side is None:
             return code
-        # A product, for the gradient of a gather adds up row by row; exact, as it is.
+        # A product, for the gradient of a gather adds up row by row; in full precision,
+        # for a gather is exact.
         chosen = jax.nn.one_hot(side, a.sides, dtype=code.dtype)
         return code + jnp.matmul(chosen, jnp.asarray(self.side), precision="highest")
 

@@ -169,7 +169,7 @@ def test_modalities_agree_on_who_is_alike(data):
 
 
 def test_parts_of_the_loss_equal_loops():
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="times or compares torch")
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(2, 5, 3)).astype(np.float32)
     unit = [a / np.linalg.norm(a, axis=1, keepdims=True) for a in (x, y)]
@@ -186,7 +186,7 @@ def test_parts_of_the_loss_equal_loops():
 
 
 def test_metrics_equal_ours(settings, data):
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="times or compares torch")
     split = data.split
     rng = np.random.default_rng(0)
     lists = np.stack([rng.permutation(split.num_items) for _ in range(60)])
@@ -213,7 +213,7 @@ def _after(settings, data, steps):
 
 @pytest.mark.parametrize("frozen", [False, True])
 def test_both_sides_take_the_same_steps(settings, data, monkeypatch, frozen):
-    pytest.importorskip("torch")
+    pytest.importorskip("torch", reason="times or compares torch")
     # Each side draws its perturbations for itself: without the part that has them.
     plain = losses.Weights(user=0.0)
     monkeypatch.setattr(
@@ -228,7 +228,7 @@ def test_both_sides_take_the_same_steps(settings, data, monkeypatch, frozen):
 
 
 def test_with_perturbations_both_sides_have_nearly_the_same_loss():
-    pytest.importorskip("torch")
+    pytest.importorskip("torch", reason="times or compares torch")
     made = bench_cases.prepare(_case("gume/train_step_baby"), True)
     assert made.torch is not None
     ours, theirs = made.ours(), made.torch()
@@ -238,7 +238,7 @@ def test_with_perturbations_both_sides_have_nearly_the_same_loss():
 
 @pytest.mark.parametrize("once", [False, True])
 def test_both_sides_rank_alike(once):
-    pytest.importorskip("torch")
+    pytest.importorskip("torch", reason="times or compares torch")
     made = bench_cases.prepare(
         _case("gume/evaluate_baby", torch_encodes_once=once), True
     )
@@ -251,7 +251,7 @@ def test_both_sides_rank_alike(once):
 
 
 def test_both_sides_list_the_same_items(settings, data):
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="times or compares torch")
     trainer = bench_gume.make_trainer(settings, data)
     run = bench_gume.training.Run(trainer)
     state = trainer.engine.replicate(trainer.init(0))
@@ -267,14 +267,14 @@ def test_both_sides_list_the_same_items(settings, data):
 
 @pytest.mark.parametrize("name", ["gume/build_graphs_baby", "spmm/baby_8"])
 def test_both_sides_of_the_graphs_agree(name):
-    pytest.importorskip("torch")
+    pytest.importorskip("torch", reason="times or compares torch")
     made = bench_cases.prepare(_case(name), True)
     assert made.torch is not None
     np.testing.assert_allclose(made.ours(), made.torch(), rtol=1e-4, atol=1e-5)
 
 
 def test_a_node_without_edges_stays_finite():
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="times or compares torch")
     rows, columns = torch.tensor([0, 1]), torch.tensor([1, 0])
     graph = bench_graph_torch.normalised(rows, columns, torch.ones(2), 3).to_dense()
     np.testing.assert_array_equal(graph, [[0, 1, 0], [1, 0, 0], [0, 0, 0]])

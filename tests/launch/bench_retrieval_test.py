@@ -184,7 +184,7 @@ class Sides(NamedTuple):
 
 
 def _both_sides(case):
-    pytest.importorskip("torch")
+    pytest.importorskip("torch", reason="times or compares torch")
     made = bench_cases.prepare(case, torch=True)
     assert made.torch is not None
     return Sides(made.ours, made.torch, made)
@@ -398,7 +398,7 @@ def test_a_fraction_is_what_a_block_takes_beyond_the_other(monkeypatch):
 
 
 def test_the_hf_model_is_ours():
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="times or compares torch")
     found, settings = _found(), _case("beam/compact").settings
     side = bench_retrieval.make_side(settings, "compact", found, 0)
     model = bench_hf.build(side.weights, "cpu")

@@ -124,7 +124,7 @@ class Sides(NamedTuple):
 
 
 def _both_sides(case):
-    pytest.importorskip("torch")
+    pytest.importorskip("torch", reason="times or compares torch")
     made = bench_cases.prepare(case, torch=True)
     assert made.torch is not None
     return Sides(made.ours, made.torch)
@@ -150,7 +150,7 @@ def test_both_sides_cluster_as_well_as_each_other():
 
 
 def test_the_ratio_tells_how_many_times_faster_we_are():
-    pytest.importorskip("torch")
+    pytest.importorskip("torch", reason="times or compares torch")
     row = bench_cases.measure(_case("kmeans/60x3x4"), torch=True)
     assert row.torch is not None
     assert row.ratio == pytest.approx(row.torch / row.ours)

@@ -89,7 +89,7 @@ def test_a_sinkhorn_record_of_other_sizes_passes():
 
 def _rqvae_record(sizes, epsilons, *, hidden=(14, 9), width=11, latent=6, batch=17):
     """Records a small RQ-VAE with PyTorch, written by definition."""
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="times or compares torch")
     torch.manual_seed(1)
     F = torch.nn.functional
     weights, layers = {}, {}

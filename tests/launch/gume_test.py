@@ -229,8 +229,10 @@ def test_two_processes_equal_one(done, tmp_path):
     rows = [
         writer.read_metrics(f / "metrics.jsonl") for f in (done / "seed_0", workdir)
     ]
+    names = {"step", "loss", "recall@20"}
+    assert names <= {name for row in rows[0] for name in row}
     for one, other in zip(*rows, strict=True):
-        for name in {"step", "loss", "recall@20"} & one.keys():
+        for name in names & one.keys():
             assert other[name] == pytest.approx(one[name], rel=1e-3), name
 
 

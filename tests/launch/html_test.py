@@ -260,7 +260,7 @@ def test_titles_tell_what_codes_hold(tokenizer_run, data):
 
 
 def test_pictures_are_small_and_inside(graph_run, data):
-    image = pytest.importorskip("PIL.Image")
+    image = pytest.importorskip("PIL.Image", reason="needs pillow")
     for item in (3, 4):
         image.new("RGB", (400, 200)).save(data / f"{item}.png")
     options = {"examples.users": 1, "examples.pixels": 40}

@@ -487,8 +487,10 @@ def test_two_processes_equal_one(done, tmp_path):
     for name, array in single.items():
         np.testing.assert_allclose(double[name], array, atol=1e-4, err_msg=name)
     rows = [writer.read_metrics(f / "metrics.jsonl") for f in (done, workdir)]
+    names = {"step", "loss", "ndcg@10"}
+    assert names <= {name for row in rows[0] for name in row}
     for one, other in zip(*rows, strict=True):
-        for name in {"step", "loss", "ndcg@10"} & one.keys():
+        for name in names & one.keys():
             assert other[name] == pytest.approx(one[name], rel=1e-4), name
 
 
