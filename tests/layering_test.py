@@ -32,6 +32,8 @@ TORCH_FILES = (
     "rfrec/encoders/torch_*.py",
 )
 OPTIONAL = ("torch", "matplotlib", "tensorboardX", "PIL", "jinja2")
+# Each takes a second to load, and few commands need it.
+SLOW = ("sklearn", "scipy.stats", "transformers")
 PICKLERS = ("pickle", "cPickle", "_pickle", "cloudpickle", "dill", "shelve", "joblib")
 MAX_LINES = 400
 HEADER = (
@@ -63,6 +65,8 @@ def _imports(tree: ast.Module, package: tuple[str, ...]) -> Iterator[Import]:
         elif isinstance(node, ast.Call) and (name := _dynamic_import(node)):
             yield Import(name, node.lineno, lazy)
         inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        if isinstance(node, ast.If):  # What only a type checker sees is never loaded.
+            inside = ast.unparse(node.test) == "TYPE_CHECKING"
         for child in ast.iter_child_nodes(node):
             yield from visit(child, lazy or inside)
 
@@ -113,6 +117,8 @@ def _import_breaches(path: pathlib.PurePath, found: Import) -> Iterator[str]:
         yield "torch is imported only by " + ", ".join(TORCH_FILES)
     elif _within(found.name, OPTIONAL) and not found.lazy:
         yield f"{found.name} is optional: import it inside the function that needs it"
+    elif _within(found.name, SLOW) and not found.lazy:
+        yield f"{found.name} is slow to load: import it inside the function"
     if _within(found.name, PICKLERS):
         yield f"no pickle: {found.name}"
 
@@ -211,6 +217,7 @@ def _tree(root: pathlib.Path, files: dict[str, str]) -> pathlib.Path:
         ("rfrec/data/a.py", "import importlib as i\ni.import_module('torch')", "torch"),
         ("rfrec/data/a.py", "def f():\n  import torch.nn", "torch is imported only by"),
         ("rfrec/launch/bench_x.py", "import torch", "inside the function"),
+        ("rfrec/data/a.py", "from scipy import stats", "slow to load"),
         ("rfrec/launch/convert.py", "try:\n  import torch\nexcept: pass", "inside the"),
         ("rfrec/launch/plots.py", "from matplotlib import figure", "inside the"),
         ("rfrec/data/a.py", "from third_party import mmrec", "third_party is never"),

@@ -14,8 +14,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float32, Int
-from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from rfrec.config import UserError
 
@@ -264,6 +262,10 @@ def tfidf_svd(
     Raises:
       UserError: there are fewer texts or n-grams than `width`.
     """
+    # Loaded where it is needed: it takes as long as jax, and few commands get here.
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     vectorizer = TfidfVectorizer(
         analyzer="char_wb", ngram_range=(3, 4), strip_accents="unicode"
     )

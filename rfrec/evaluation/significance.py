@@ -1,6 +1,6 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Values by user in; means with bootstrap intervals out.
+"""Values by user or by seed in; means with their intervals out.
 
 Users are drawn with replacement and the percentiles of the means taken (Efron 1979),
 by scipy. What a system gains over another is judged on the differences by user, which
@@ -10,8 +10,8 @@ are far less scattered than the two systems' own values.
 from typing import NamedTuple
 
 import numpy as np
+import scipy  # Which loads scipy.stats, slow to load, where it is first used.
 from jaxtyping import Float
-from scipy import stats
 
 from rfrec.config import UserError
 
@@ -74,7 +74,7 @@ def interval(
     if len(values) < 2:
         mean = float(values[0]) if len(values) else None
         return Interval(mean, None, None, len(values))
-    found = stats.bootstrap(
+    found = scipy.stats.bootstrap(
         (values,),
         np.mean,
         n_resamples=resamples,
@@ -150,5 +150,23 @@ def paired(
     if not len(moved):
         return Paired(*found, 1.0, 1.0)
     # Where all users gain the same, SciPy has no t.
-    p_t = stats.ttest_1samp(gain, 0.0).pvalue if np.ptp(gain) else 0.0
-    return Paired(*found, float(p_t), float(stats.wilcoxon(moved).pvalue))
+    p_t = scipy.stats.ttest_1samp(gain, 0.0).pvalue if np.ptp(gain) else 0.0
+    return Paired(*found, float(p_t), float(scipy.stats.wilcoxon(moved).pvalue))
+
+
+def over_seeds(
+    values: Float[np.ndarray, " S"], *, level: float = 0.95
+) -> tuple[float, float | None]:
+    """Returns the mean of few values and the half width of its t interval.
+
+    Args:
+      values: One for each seed.
+      level: Of confidence, in (0, 1).
+
+    Returns:
+      The mean; the half width (Student 1908), None with one value.
+    """
+    if len(values) == 1:
+        return float(values[0]), None
+    quantile = float(scipy.stats.t.ppf((1 + level) / 2, len(values) - 1))
+    return float(values.mean()), quantile * float(scipy.stats.sem(values))

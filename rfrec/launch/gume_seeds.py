@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from absl import logging
-from scipy import stats
 
 from rfrec.config import UserError
 from rfrec.evaluation import significance
@@ -54,11 +53,7 @@ def summarise(runs: dict[str, PerUser]) -> dict[str, dict[str, Any]]:
     table: dict[str, dict[str, Any]] = {}
     for name in next(iter(runs.values())).values:
         values = np.array([np.nanmean(run.values[name]) for run in runs.values()])
-        half = None
-        if len(values) > 1:
-            quantile = float(stats.t.ppf((1 + _LEVEL) / 2, len(values) - 1))
-            half = quantile * float(stats.sem(values))
-        mean = float(values.mean())
+        mean, half = significance.over_seeds(values, level=_LEVEL)
         table[name] = {"mean": mean, "half_width": half, "values": values.tolist()}
     return table
 

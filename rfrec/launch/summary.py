@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
-from scipy import stats
 
 from rfrec import config as cfg
 from rfrec.config import UserError
+from rfrec.evaluation import significance
 from rfrec.launch import gume_seeds, runner
 
 _RUNS = flags.DEFINE_string("runs", None, "Folder of NAME/seed_N run folders.")
@@ -202,11 +202,8 @@ def summarise(
     }
     for name in runs[0]:
         values = np.array([run[name] for run in runs], float)
-        half = None
-        if len(values) > 1:
-            quantile = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1))
-            half = quantile * float(stats.sem(values))
-        row[name] = {"mean": float(values.mean()), "half_width": half}
+        mean, half = significance.over_seeds(values, level=confidence)
+        row[name] = {"mean": mean, "half_width": half}
     return row
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics.pairwise import cosine_similarity
 
 from rfrec.config import UserError
@@ -185,7 +186,7 @@ def test_text_vectors_depend_on_nothing_but_text_and_seed():
 
 
 def test_full_width_keeps_the_similarities_of_tfidf():
-    vectorizer = features.TfidfVectorizer(
+    vectorizer = TfidfVectorizer(
         analyzer="char_wb", ngram_range=(3, 4), strip_accents="unicode"
     )
     expected = cosine_similarity(vectorizer.fit_transform(TITLES))

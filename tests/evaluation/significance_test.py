@@ -100,3 +100,11 @@ def test_equal_systems_do_not_differ():
     assert found == (0.0, 0.0, 0.0, 9, 1.0, 1.0)
     assert significance.paired(np.ones(9), np.zeros(9)).p_t == 0.0
     assert significance.paired(np.ones(1), np.ones(1)).p_t is None
+
+
+def test_a_mean_over_seeds_has_the_interval_of_students_t():
+    values = np.array([0.21, 0.24, 0.2, 0.25])
+    mean, half = significance.over_seeds(values, level=0.9)
+    low, high = stats.t.interval(0.9, 3, loc=values.mean(), scale=stats.sem(values))
+    np.testing.assert_allclose([mean - half, mean + half], [low, high])
+    assert significance.over_seeds(values[:1]) == (0.21, None)
