@@ -3,6 +3,7 @@
 """What tests of the mains share: configs, processes, runs that are killed."""
 
 import hashlib
+import importlib
 import importlib.util
 import os
 import signal
@@ -131,17 +132,15 @@ def run_whole_and_killed(
       The folders of both runs.
     """
     whole, killed = folder / "whole", folder / "killed"
-
-    def start(workdir: Path) -> subprocess.Popen:
-        args = command(name, workdir, **overrides)
-        return begin(args, folder / f"{workdir.name}.log")
-
-    assert start(whole).wait(timeout=200) == 0
-    process, until = start(killed), time.monotonic() + 120
+    main = importlib.import_module(f"rfrec.launch.{name}").main
+    config = load_config(name, "smoke", **overrides)
+    main(config, whole)
+    process = begin(command(name, killed, **overrides), folder / "killed.log")
+    until = time.monotonic() + 120
     while not any((killed / "checkpoints").glob("[1-9]*")):
         assert time.monotonic() < until, "nothing was stored"
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
-    assert start(killed).wait(timeout=200) == 0
+    main(config, killed)
     return whole, killed

@@ -238,7 +238,7 @@ def test_two_processes_equal_one(done, tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path):
-    changes = TINY | {"train.epochs": 60, "train.eval_every": 3, "train.patience": 99}
+    changes = TINY | {"train.epochs": 24, "train.eval_every": 3, "train.patience": 99}
     changes |= {"train.steps_per_call": 4, "train.batch_size": 64}
     folders = run_whole_and_killed("gume", tmp_path, changes)
     for name in ("metrics.jsonl", "predictions.jsonl"):

@@ -111,7 +111,7 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path):
-    changes = TINY | {"train.epochs": 60, "train.eval_every": 3, "train.patience": 99}
+    changes = TINY | {"train.epochs": 24, "train.eval_every": 3, "train.patience": 99}
     changes |= {"train.steps_per_call": 4}
     folders = run_whole_and_killed("sasrec", tmp_path, changes)
     for name in ("metrics.jsonl", "predictions.jsonl"):
