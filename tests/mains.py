@@ -11,11 +11,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,6 +42,35 @@ def digest(folder: Path) -> dict[Path, str]:
     """Returns the hash of every file below a folder."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+_WRITTEN: dict[str, dict[tuple[str, str], dict[str, np.ndarray]]] = {}
+
+
+def split_by_engine(
+    script: str, folder: Path, run_python: Callable[..., Any]
+) -> dict[tuple[str, str], dict[str, np.ndarray]]:
+    """Runs a test file as a script on 8 devices, once, and reads what it writes.
+
+    Args:
+      script: Writes an .npz of arrays `case|engine|name` to the path it is given.
+      folder: For the file.
+      run_python: The fixture.
+
+    Returns:
+      By case and engine, the arrays by name.
+    """
+    if script not in _WRITTEN:
+        path = folder / "arrays.npz"
+        # Most of the time goes to compiling; what is compared does not depend on it.
+        fast = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+        run_python([script, str(path)], devices=8, env=fast)
+        made = _WRITTEN[script] = {}
+        with np.load(path, allow_pickle=False) as file:
+            for key in file.files:
+                case, engine, name = key.split("|")
+                made.setdefault((case, engine), {})[name] = file[key]
+    return _WRITTEN[script]
 
 
 def command(

@@ -20,6 +20,7 @@ from rfrec.data import sequences, synthetic
 from rfrec.retrieval import batches, t5, tasks, training, validation, vocab
 from rfrec.retrieval.corpus import Catalogue, Corpus
 from rfrec.train import chunks, loop, optim, partition
+from tests import mains
 
 BATCH = 16
 STEPS = 5
@@ -164,22 +165,10 @@ def write_engines(path):
     np.savez(path, **arrays)
 
 
-MADE = {}
-
-
 @pytest.fixture
 def engines(tmp_path, run_python):
     """What the script wrote, {(case, engine): {name: array}}; made once."""
-    if not MADE:
-        path = tmp_path / "arrays.npz"
-        # Most of the time goes to compiling; what is compared does not depend on it.
-        fast = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-        run_python([__file__, str(path)], devices=8, env=fast)
-        with np.load(path, allow_pickle=False) as file:
-            for key in file.files:
-                case, engine, name = key.split("|")
-                MADE.setdefault((case, engine), {})[name] = file[key]
-    return MADE
+    return mains.split_by_engine(__file__, tmp_path, run_python)
 
 
 PAIRS = [(c, e) for c, case in CASES.items() for e in case["engines"] if e != "one"]

@@ -27,6 +27,7 @@ from rfrec.tokenizer import (
 )
 from rfrec.train import loop, optim, partition
 from rfrec.train import state as train_state
+from tests import mains
 
 GOLDEN = Path(__file__).parents[2] / "third_party" / "golden"
 STEPS = 10
@@ -167,22 +168,10 @@ def write_engines(path):
     np.savez(path, **arrays)
 
 
-MADE = {}
-
-
 @pytest.fixture
 def engines(tmp_path, run_python):
     """What the script wrote, {(case, engine): {name: array}}; made once."""
-    if not MADE:
-        path = tmp_path / "arrays.npz"
-        # Half the time goes to compiling; what is compared does not depend on it.
-        fast = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-        run_python([__file__, str(path)], devices=8, env=fast)
-        with np.load(path, allow_pickle=False) as file:
-            for key in file.files:
-                case, engine, name = key.split("|")
-                MADE.setdefault((case, engine), {})[name] = file[key]
-    return MADE
+    return mains.split_by_engine(__file__, tmp_path, run_python)
 
 
 @pytest.mark.multidevice
