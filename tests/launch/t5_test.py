@@ -40,7 +40,7 @@ TINY = {
     "eval.beams": 4,
     "eval.batch_size": 64,
 }
-LONG = {"train.epochs": 60, "train.eval_every": 3, "train.patience": 30}
+LONG = {"train.epochs": 36, "train.eval_every": 3, "train.patience": 30}
 
 
 def make_config(variant="smoke", **overrides):
@@ -451,7 +451,7 @@ def test_killed_and_preempted_runs_equal_the_uninterrupted_one(tmp_path):
     for number, sent in enumerate([signal.SIGKILL, signal.SIGTERM]):
         log = tmp_path / f"{number}.log"
         process = mains.begin(command(broken, **LONG), log)
-        mains.wait_for_rows(broken, process, more=10)
+        mains.wait_for_rows(broken, process, more=6)
         process.send_signal(sent)
         code = process.wait(timeout=60)
         if sent == signal.SIGTERM:
