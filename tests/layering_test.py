@@ -65,10 +65,11 @@ def _imports(tree: ast.Module, package: tuple[str, ...]) -> Iterator[Import]:
         elif isinstance(node, ast.Call) and (name := _dynamic_import(node)):
             yield Import(name, node.lineno, lazy)
         inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        if isinstance(node, ast.If):  # What only a type checker sees is never loaded.
-            inside = ast.unparse(node.test) == "TYPE_CHECKING"
+        checked: list[ast.stmt] = []  # What only a type checker sees is never loaded.
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            checked = node.body
         for child in ast.iter_child_nodes(node):
-            yield from visit(child, lazy or inside)
+            yield from visit(child, lazy or inside or child in checked)
 
     return visit(tree, False)
 
@@ -218,6 +219,11 @@ def _tree(root: pathlib.Path, files: dict[str, str]) -> pathlib.Path:
         ("rfrec/data/a.py", "def f():\n  import torch.nn", "torch is imported only by"),
         ("rfrec/launch/bench_x.py", "import torch", "inside the function"),
         ("rfrec/data/a.py", "from scipy import stats", "slow to load"),
+        (
+            "rfrec/data/a.py",
+            "if TYPE_CHECKING:\n  pass\nelse:\n  import sklearn",
+            "slow to load",
+        ),
         ("rfrec/launch/convert.py", "try:\n  import torch\nexcept: pass", "inside the"),
         ("rfrec/launch/plots.py", "from matplotlib import figure", "inside the"),
         ("rfrec/data/a.py", "from third_party import mmrec", "third_party is never"),
@@ -252,6 +258,7 @@ def test_a_breach_is_one_line_that_names_the_file(tmp_path, path, body, message)
         ("rfrec/train/loop.py", "from rfrec import config, typing"),
         ("rfrec/data/a.py", "import torchaudio_like\nf('x', allow_pickle=False)"),
         ("rfrec/launch/bench.py", "def f():\n  import torch"),
+        ("rfrec/data/a.py", "if TYPE_CHECKING:\n  import transformers"),
         (
             "rfrec/launch/convert.py",
             "def f(p):\n  import torch\n  return torch.load(p, weights_only=True)",

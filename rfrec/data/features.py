@@ -262,7 +262,7 @@ def tfidf_svd(
     Raises:
       UserError: there are fewer texts or n-grams than `width`.
     """
-    # Loaded where it is needed: it takes as long as jax, and few commands get here.
+    # Loaded where it is needed: it takes a second, and few commands get here.
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
 
