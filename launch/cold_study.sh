@@ -12,12 +12,15 @@ of DATA/NAME.inter.json are withheld; GUME with the flow learns from the rest an
 the vectors of the withheld ones; for each of 3 seeds a tokenizer and a T5 are trained on
 text and image vectors alone (content) and with GUME's beside them (collab). Then, of the
 test items: lists from the whole catalogue, lists from the withheld items alone, and two
-stages and late fusion with GUME. OUT/summary.json holds the table that it prints.
+stages and late fusion with GUME, LightGCN and SASRec beside them (seed 0). The table that it
+prints is OUT/summary.json, that of the fusion OUT/content_0/fused/report.json.
 
   launch/cold_study.sh data/ml1m ml1m runs/cold
 
 environment:
   RFREC_GRAPH_ARGS      more arguments for GUME, such as "--config.train.epochs=5"
+  RFREC_LIGHTGCN_ARGS   for LightGCN
+  RFREC_SASREC_ARGS     for SASRec
   RFREC_TOKENIZER_ARGS  for the tokenizers
   RFREC_T5_ARGS         for the T5
 An interrupted call goes on where it stopped.
@@ -39,6 +42,8 @@ name=$2
 mkdir -p "$3" || fail "$3 cannot be made"
 out=$(cd "$3" && pwd)
 read -ra graph_args <<<"${RFREC_GRAPH_ARGS-}"
+read -ra lightgcn_args <<<"${RFREC_LIGHTGCN_ARGS-}"
+read -ra sasrec_args <<<"${RFREC_SASREC_ARGS-}"
 read -ra tokenizer_args <<<"${RFREC_TOKENIZER_ARGS-}"
 read -ra t5_args <<<"${RFREC_T5_ARGS-}"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -56,6 +61,13 @@ cold=$out/data/$name.withheld.txt
 run gume gume --config=configs/gume.py:ml1m --config.data.path="$out/data" \
   --config.data.name="$name" --config.rf.use_rf=True --config.rf.preset=improved \
   --config.eval.cold_below=1 ${graph_args[@]+"${graph_args[@]}"}
+run gume lightgcn --config=configs/gume.py:ml1m --config.data.path="$out/data" \
+  --config.data.name="$name" --config.model.name=lightgcn --config.eval.cold_below=1 \
+  ${lightgcn_args[@]+"${lightgcn_args[@]}"}
+run sasrec sasrec --config=configs/sasrec.py --config.data.source=folder \
+  --config.data.path="$out/data" --config.data.name="$name" \
+  --config.eval.filter_seen=True --config.eval.cold_below=1 \
+  ${sasrec_args[@]+"${sasrec_args[@]}"}
 for seed in 0 1 2; do
   for kind in content collab; do
     features=(--config.data.features="('text','image')")
@@ -79,7 +91,7 @@ for seed in 0 1 2; do
       run recommend "$own/valid" "${lists[@]}" --config.which=valid
       run fuse "$own/fused" --config.lists.valid="$out/$own/valid" \
         --config.lists.test="$out/$own/test" --config.graph="$out/gume" \
-        --config.eval.cold_below=1
+        --config.beside="('$out/lightgcn','$out/sasrec')" --config.eval.cold_below=1
     fi
   done
 done

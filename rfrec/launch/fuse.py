@@ -110,11 +110,17 @@ def check(config: ConfigDict) -> None:
 
 
 def read_beside(config: ConfigDict, graph: Graph) -> dict[str, Lists]:
-    """Reads the test lists of further runs, by the names of their folders."""
-    return {
+    """Reads the test lists of further runs, by the names of their folders.
+
+    Graph recommenders list validation items too, which are known before the test: all
+    lists are of the same candidates, and as long.
+    """
+    read = {
         Path(place).name: fuse_data.read_lists(place, graph.split, "config.beside")
         for place in config.beside
     }
+    unseen = {name: graph.unseen(lists, "test") for name, lists in read.items()}
+    return {name: _cut(lists, config.top_k) for name, lists in unseen.items()}
 
 
 class Sources(NamedTuple):

@@ -38,14 +38,29 @@ class Graph(NamedTuple):
         """Returns the held-out item of each user."""
         return getattr(self.split, part).items
 
+    def before(self, part: str) -> Positives:
+        """Returns what came before the held-out item of each user."""
+        split = self.split
+        if part == "valid":
+            return split.train
+        return _join(split.train, split.valid, split.num_users)
+
     def rank(self, part: str, k: int) -> Lists:
         """Ranks the catalogue, but for what came before the held-out item."""
-        split, before = self.split, self.split.train
-        if part == "test":
-            before = _join(split.train, split.valid, split.num_users)
+        before = self.before(part)
         return ranking.rank_products(
             self.users, self.items, k=k, seen=(before.indptr, before.items)
         )
+
+    def unseen(self, lists: Lists, part: str) -> Lists:
+        """Takes what came before the held-out item out of lists; the rest moves up."""
+        before, count = self.before(part), self.split.num_items
+        pairs = np.arange(len(lists.items))[:, None] * count + lists.items
+        seen = np.isin(pairs, before.users * count + before.items) & lists.valid
+        order = np.argsort(seen, axis=1, kind="stable")
+        items, scores = (np.take_along_axis(x, order, axis=1) for x in lists)
+        ended = np.take_along_axis(seen, order, axis=1)
+        return Lists(np.where(ended, -1, items).astype(lists.items.dtype), scores)
 
     def scores(self, lists: Lists) -> Float64[np.ndarray, "U K"]:
         """Scores the items of lists; those of entries that are none mean nothing."""

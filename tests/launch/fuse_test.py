@@ -161,6 +161,30 @@ def test_the_report_holds_every_list_and_what_it_gains(fused, oracle):
     assert set(told["retriever"]["minus"]) == {"graph"}
 
 
+def test_a_list_beside_is_of_the_candidates_of_all_others(fused, graph):
+    """The graph recommender's own lists, which had the validation items among them."""
+    told = json.loads((fused / "report.json").read_text())["lists"]
+    assert told["lightgcn"]["metrics"] == told["graph"]["metrics"]
+    opened = fuse_data.open_graph(str(graph))
+    whole = fuse_data.read_lists(str(graph), opened.split, "key")
+    unseen = opened.unseen(whole, "test")
+    train, valid = rows_of(opened.split.train), rows_of(opened.split.valid)
+    shorter = 0
+    for user, row in enumerate(whole.items):
+        seen = train[user] | valid[user]
+        kept = [
+            (i, s)
+            for i, s in zip(row, whole.scores[user], strict=True)
+            if i >= 0 and i not in seen
+        ]
+        shorter += len(kept) < (row >= 0).sum()
+        count = unseen.valid[user].sum()
+        assert not unseen.valid[user, count:].any()
+        found = zip(unseen.items[user], unseen.scores[user], strict=True)
+        assert list(found)[:count] == kept
+    assert shorter > 0
+
+
 def test_lists_of_other_users_are_refused(graph, given, tmp_path):
     lines = (given / "test.jsonl").read_text().splitlines()
     (tmp_path / "few.jsonl").write_text("\n".join(lines[1:]) + "\n")
