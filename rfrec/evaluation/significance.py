@@ -17,6 +17,10 @@ from rfrec.config import UserError
 
 # Values drawn at a time: bounds the memory.
 _DRAWN = 2**21
+# Decimals, of the largest difference, by which differences are ranked. Equal ones that
+# were computed in other ways differ in their last bits (1 - 2/3 and 1/3): ranked as they
+# are, they would not be tied, and all of one kind would stand before all of another.
+_DECIMALS = 12
 
 
 class Paired(NamedTuple):
@@ -145,13 +149,15 @@ def paired(
     if found.users < 2:
         return Paired(*found, None, None)
     gain = ours - theirs
-    gain = gain[~np.isnan(gain)]
-    moved = gain[gain != 0]
-    if not len(moved):
+    gain = gain[~np.isnan(gain)].astype(np.float64)
+    largest = np.abs(gain).max()
+    if not largest:
         return Paired(*found, 1.0, 1.0)
+    gain = np.round(gain / largest, _DECIMALS)
     # Where all users gain the same, SciPy has no t.
     p_t = scipy.stats.ttest_1samp(gain, 0.0).pvalue if np.ptp(gain) else 0.0
-    return Paired(*found, float(p_t), float(scipy.stats.wilcoxon(moved).pvalue))
+    p_wilcoxon = scipy.stats.wilcoxon(gain[gain != 0]).pvalue
+    return Paired(*found, float(p_t), float(p_wilcoxon))
 
 
 def over_seeds(

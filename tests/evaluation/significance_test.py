@@ -95,6 +95,23 @@ def test_a_paired_test_gives_the_values_of_scipy():
     assert found.users == 79
 
 
+@pytest.mark.parametrize("cutoff", [1, 7, 50])
+def test_means_over_seeds_are_ranked_as_the_counts_that_they_are_of(cutoff):
+    """Differences of thirds, equal but for their last bit, are ties."""
+    rng = np.random.default_rng(2)
+    chances = rng.random((600, 1))
+    theirs, ours = (
+        (rng.random((600, 3)) < chances + gain) / cutoff for gain in (0, 0.04)
+    )
+    found = significance.paired(ours.mean(axis=1), theirs.mean(axis=1))
+    counts = np.round((ours - theirs).sum(axis=1) * cutoff).astype(int)
+    wanted = stats.wilcoxon(counts[counts != 0]).pvalue
+    assert 1e-6 < wanted < 0.5
+    np.testing.assert_allclose(found.p_wilcoxon, wanted)
+    t = stats.ttest_1samp(counts, 0).pvalue
+    np.testing.assert_allclose(found.p_t, t, rtol=1e-6)
+
+
 def test_equal_systems_do_not_differ():
     found = significance.paired(np.ones(9), np.ones(9))
     assert found == (0.0, 0.0, 0.0, 9, 1.0, 1.0)

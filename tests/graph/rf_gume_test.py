@@ -380,19 +380,6 @@ def test_who_trains_what():
         )
 
 
-def test_jit_is_eager():
-    settings = make_settings("improved", dropout=0.2)
-    model, constants = make_model(settings), parts()[3]
-    params, state = model.init(jax.random.key(0))
-    batch, key = make_batch(jax.random.key(4), filled=3), jax.random.key(5)
-    args = (params, state, constants, batch, key, jnp.int32(0))
-    jax.tree.map(
-        functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6),
-        jax.jit(model.loss)(*args),
-        model.loss(*args),
-    )
-
-
 def test_what_fills_a_batch_up_does_not_train_the_flow():
     settings = make_settings("plugin", mix_ratio=0.0)
     model, constants = make_model(settings), parts()[3]
@@ -413,7 +400,7 @@ def test_what_fills_a_batch_up_does_not_train_the_flow():
 def sharded(preset):
     """Does a step on all devices."""
     engine = partition.make_engine("jit")
-    settings = make_settings(preset, dropout=0.1, noise="fresh")
+    settings = make_settings(preset, dropout=0.1, noise="fresh", **ONE)
     model = make_model(settings)
     params, state = model.init(jax.random.key(0))
     key = jax.random.key(1)
