@@ -18,8 +18,8 @@ from rfrec.config import UserError
 # Values drawn at a time: bounds the memory.
 _DRAWN = 2**21
 # Decimals, of the largest difference, by which differences are ranked. Equal ones that
-# were computed in other ways differ in their last bits (1 - 2/3 and 1/3): ranked as they
-# are, they would not be tied, and all of one kind would stand before all of another.
+# were computed in other ways differ in their last bits (1 - 2/3 and 1/3): they would
+# not be tied as they are, and all of one kind would stand before all of another.
 _DECIMALS = 12
 
 
