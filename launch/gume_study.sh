@@ -22,7 +22,8 @@ ROWS names the rows to make, all if it is not set:
   contrast_1       contrast weight 1
   wide, narrow     hidden width 256 and 64 in place of 128
   reflow           reflow from epoch 10 on
-  plugin, joint    the presets of the documents, networks of width 64
+  plugin, joint    the presets of the documents, networks of width 64; joint for 180
+                   epochs without early stopping
   frozen           GUME alone with features that stay as they were read
   mean             GUME alone, items without a vector with the mean of the others
   lightgcn, popularity  the floors
@@ -70,8 +71,11 @@ for name in $rows; do
     wide) row "$name" "${flow[@]}" --config.rf.hidden_dim=256 ;;
     narrow) row "$name" "${flow[@]}" --config.rf.hidden_dim=64 ;;
     reflow) row "$name" "${flow[@]}" --config.rf.reflow=reflow --config.rf.reflow_epoch=10 ;;
-    plugin | joint)
-      row "$name" "${flow[@]}" --config.rf.preset="$name" --config.rf.hidden_dim=64
+    plugin) row "$name" "${flow[@]}" --config.rf.preset=plugin --config.rf.hidden_dim=64 ;;
+    # It stays on a plateau for longer than the patience.
+    joint)
+      row "$name" "${flow[@]}" --config.rf.preset=joint --config.rf.hidden_dim=64 \
+        --config.train.patience=None --config.train.epochs=180
       ;;
     frozen) row "$name" --config.model.freeze_features=True ;;
     mean) row "$name" --config.data.missing=mean ;;
