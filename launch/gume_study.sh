@@ -54,8 +54,7 @@ row() {
   shift
   [[ -f $folder/$name/summary.json ]] && return
   python -m rfrec.launch.gume --config="configs/gume.py:$variant" \
-    --workdir="$folder/$name" --seeds=3 \
-    ${overrides[@]+"${overrides[@]}"} "$@"
+    --workdir="$folder/$name" --seeds=3 "$@" ${overrides[@]+"${overrides[@]}"}
 }
 
 flow=(--config.rf.use_rf=True)

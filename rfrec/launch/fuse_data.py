@@ -60,7 +60,7 @@ class Graph(NamedTuple):
         order = np.argsort(seen, axis=1, kind="stable")
         items, scores = (np.take_along_axis(x, order, axis=1) for x in lists)
         ended = np.take_along_axis(seen, order, axis=1)
-        return Lists(np.where(ended, -1, items).astype(lists.items.dtype), scores)
+        return Lists(np.where(ended, -1, items), scores)
 
     def scores(self, lists: Lists) -> Float64[np.ndarray, "U K"]:
         """Scores the items of lists; those of entries that are none mean nothing."""
