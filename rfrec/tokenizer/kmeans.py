@@ -16,6 +16,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from rfrec.tokenizer import nearest
+
 
 class KMeans(NamedTuple):
     """Centres, the sum of squared distances to them, and the iterations done."""
@@ -50,6 +52,20 @@ def cluster_sums(
     return sums, jnp.sum(one_hot, axis=0)
 
 
+def _draw(
+    key: PRNGKeyArray, shares: Float[Array, " N"], count: int
+) -> Int[Array, " count"]:
+    """Draws rows in proportion to their shares; the last one if all shares are 0.
+
+    By the inverse of the cumulative distribution, so that a row drawn costs one random
+    number: `jax.random.categorical` takes one for every row there is.
+    """
+    mass = jnp.cumsum(shares)
+    drawn = jax.random.uniform(key, (count,), shares.dtype) * mass[-1]
+    rows = jnp.searchsorted(mass, drawn, side="right")
+    return jnp.minimum(rows, shares.shape[0] - 1)
+
+
 def _seed(key: PRNGKeyArray, x: Float[Array, "N D"], k: int) -> Float[Array, "K D"]:
     """Picks k rows by greedy k-means++.
 
@@ -62,9 +78,7 @@ def _seed(key: PRNGKeyArray, x: Float[Array, "N D"], k: int) -> Float[Array, "K 
     first = x[jax.random.randint(first_key, (), 0, x.shape[0])]
 
     def add(closest, key):
-        # The tiny constant keeps the draw defined once every row is a centre.
-        logits = jnp.log(closest + jnp.finfo(x.dtype).tiny)
-        candidates = x[jax.random.categorical(key, logits, shape=(trials,))]
+        candidates = x[_draw(key, closest, trials)]
         after = jnp.minimum(closest[:, None], squared_distances(x, candidates))
         best = jnp.argmin(jnp.sum(after, axis=0))
         return after[:, best], candidates[best]
@@ -79,7 +93,7 @@ def _lloyd_step(
 ) -> tuple[Float[Array, "K D"], Float[Array, ""]]:
     """Moves centres to the means of their rows, empty ones to the farthest rows."""
     d = squared_distances(x, centers)
-    codes, closest = jnp.argmin(d, axis=1), jnp.min(d, axis=1)
+    codes, closest = nearest.first_min(d), jnp.min(d, axis=1)
     sums, counts = cluster_sums(x, codes, centers.shape[0])
     empty = counts == 0
     # The r-th empty cluster takes the r-th farthest row.
@@ -152,8 +166,8 @@ def fit_residual(
     codebooks, codes, residual = [], [], x
     for level_key, k in zip(jax.random.split(key, len(sizes)), sizes, strict=True):
         centers = fit(level_key, residual, k, iterations=iterations).centers
-        code = jnp.argmin(squared_distances(residual, centers), axis=1)
+        code = nearest.first_min(squared_distances(residual, centers))
         codebooks.append(centers)
-        codes.append(code.astype(jnp.int32))
+        codes.append(code)
         residual = residual - centers[code]
     return ResidualKMeans(tuple(codebooks), jnp.stack(codes, axis=1), residual)

@@ -20,7 +20,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
-from rfrec.tokenizer import sinkhorn
+from rfrec.tokenizer import nearest, sinkhorn
 
 BATCH = "batch"
 
@@ -133,17 +133,17 @@ def _balanced_code(d: Float[Array, " K"], epsilon, columns, spec, axis_name):
 def _choose(d: Float[Array, " K"], epsilon, columns, spec, axis_name):
     """Returns the code of one row from its (detached) distances."""
 
-    def nearest():
-        return jnp.argmin(d).astype(jnp.int32)
+    def closest():
+        return nearest.first_min(d)
 
     if columns is not None:
         d = jnp.where(columns, d, jnp.inf)
     if epsilon is None:
-        return nearest()
+        return closest()
     return lax.cond(
         epsilon > 0,
         lambda: _balanced_code(d, epsilon, columns, spec, axis_name),
-        nearest,
+        closest,
     )
 
 

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from rfrec.tokenizer import nearest
+
 # While scalings stay within exp(+-_MAX_LOG_SCALE) a kernel serves. Kernel entries
 # that underflow are below exp(-87), so what they would add stays below exp(-27).
 _MAX_LOG_SCALE = 30.0
@@ -162,7 +164,7 @@ def assign(
     _, v = potentials(
         d, epsilon=epsilon, iterations=iterations, columns=columns, axis_name=axis_name
     )
-    score = -d / epsilon - v[None, :]
+    cost = d / epsilon + v[None, :]
     if columns is not None:
-        score = jnp.where(columns[None, :], score, -jnp.inf)
-    return jnp.argmax(score, axis=1).astype(jnp.int32)
+        cost = jnp.where(columns[None, :], cost, jnp.inf)
+    return nearest.first_min(cost)
