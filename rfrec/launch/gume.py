@@ -173,4 +173,5 @@ if __name__ == "__main__":
             config, workdir, flags.FLAGS.seeds, _folder("against"), _folder("again")
         ),
         config=runner.default_config("gume"),
+        page=True,
     )

@@ -5,10 +5,14 @@
 In: the folder of a run of `rqvae`, `t5`, `recommend`, `sasrec` or `gume`. What the
 folder lacks is said on the page; what is damaged in it is an error.
 
+These mains write it themselves when they end, unless told --nopage; made again with
+other settings of configs/html.py, for one with pictures of items, by
+
 python -m rfrec.launch.html --workdir=runs/ml100k
 """
 
 import io
+import runpy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -75,6 +79,27 @@ def main(config: ConfigDict, workdir: Path) -> None:
     with files.replacing(workdir / PAGE) as partial:
         partial.write_text(page, encoding="utf-8")
     logging.info("page: %s", workdir / PAGE)
+
+
+def write_pages(workdir: Path) -> None:
+    """Writes the page of a run that has just ended, or of each of its seeds.
+
+    The run stands without it: what is in the way is told in a line.
+
+    Args:
+      workdir: Of the run.
+    """
+    file = Path(__file__).parents[2] / runner.default_config("html")
+    if not file.is_file():
+        logging.warning("no page: %s does not exist, run from a checkout", file)
+        return
+    config = runpy.run_path(str(file))["get_config"]()
+    reports = [workdir / "report.json", *sorted(workdir.glob("seed_*/report.json"))]
+    for report in filter(Path.is_file, reports):
+        try:
+            main(config, report.parent)
+        except UserError as error:
+            logging.warning("no page of %s: %s", report.parent, error)
 
 
 def render(name: str, kind: str, parts: Sequence[Section]) -> str:

@@ -367,4 +367,5 @@ if __name__ == "__main__":
         lambda config, workdir: main(config, workdir, flags.FLAGS.histories),
         config=runner.default_config("recommend"),
         workdir=False,
+        page=True,
     )

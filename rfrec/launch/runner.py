@@ -29,6 +29,7 @@ def run(
     *,
     config: str,
     workdir: bool = True,
+    page: bool = False,
 ) -> None:
     """Parses flags, runs a main, and turns errors of the user into one line.
 
@@ -36,6 +37,7 @@ def run(
       main: Gets the locked config and the run's folder (None without --workdir).
       config: Default of --config, relative to the checkout.
       workdir: Whether --workdir must be given.
+      page: Whether what it leaves is shown as a page, report.html, too.
     """
     # Its default is put in when flags are parsed: here its overrides would be read at
     # once, before anything could be said about a wrong one.
@@ -48,6 +50,8 @@ def run(
     flags.DEFINE_integer("process_id", None, "Rank of this process.")
     flags.DEFINE_bool("distributed", False, "Join the processes of SLURM or a TPU pod.")
     flags.DEFINE_string("profile", None, "Folder for a trace of the whole run.")
+    if page:
+        flags.DEFINE_bool("page", True, "Write report.html; needs 'rfrec[plots]'.")
 
     def guarded(argv):
         del argv
@@ -65,6 +69,8 @@ def run(
                 main(holder.value, path)
         else:
             main(holder.value, path)
+        if page and flags.FLAGS.page and path and jax.process_index() == 0:
+            _write_pages(path)
 
     def one_line(argv):
         try:
@@ -75,6 +81,13 @@ def run(
             _stop(f"{stopped}; run the same command to go on", _PREEMPTED)
 
     app.run(one_line, flags_parser=lambda argv: _parse(argv, config))
+
+
+def _write_pages(workdir: Path) -> None:
+    # It imports this module, and matplotlib, which no run waits for.
+    from rfrec.launch import html
+
+    html.write_pages(workdir)
 
 
 def _own_messages(record: standard_logging.LogRecord) -> bool:

@@ -205,4 +205,4 @@ def finish(
 
 
 if __name__ == "__main__":
-    runner.run(main, config=runner.default_config("sasrec"))
+    runner.run(main, config=runner.default_config("sasrec"), page=True)

@@ -181,4 +181,4 @@ def finish(
 
 
 if __name__ == "__main__":
-    runner.run(main, config=runner.default_config("t5"))
+    runner.run(main, config=runner.default_config("t5"), page=True)

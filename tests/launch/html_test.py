@@ -8,6 +8,7 @@ Runs are made up by hand; the oracle is the parser of the standard library.
 import base64
 import io
 import json
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
@@ -18,7 +19,7 @@ from rfrec.config import UserError, as_json
 from rfrec.data.interactions import write_inter_json
 from rfrec.data.synthetic import histories
 from rfrec.launch import html, html_content
-from tests.mains import ROOT, load_config
+from tests.mains import ROOT, command, load_config
 
 pytest.importorskip("jinja2", reason="pages are made by rfrec[plots]")
 pytest.importorskip("matplotlib", reason="curves are drawn by rfrec[plots]")
@@ -379,3 +380,31 @@ def test_other_damage_is_one_line(graph_run, data):
         page_of(graph_run)
     with pytest.raises(UserError, match="does not exist"):
         page_of(graph_run / "nowhere")
+
+
+def test_a_run_and_each_seed_of_one_get_their_page(graph_run, tmp_path):
+    html.write_pages(graph_run)
+    assert "Graph recommender" in Page((graph_run / html.PAGE).read_text()).text
+    for seed in (0, 1):
+        shutil.copytree(graph_run, tmp_path / "seeds" / f"seed_{seed}")
+        (tmp_path / "seeds" / f"seed_{seed}" / html.PAGE).unlink()
+    html.write_pages(tmp_path / "seeds")
+    assert len([*(tmp_path / "seeds").glob("seed_*/report.html")]) == 2
+
+
+def test_a_run_stands_without_its_page(graph_run, monkeypatch, caplog):
+    def missing():
+        raise UserError("plots need matplotlib: pip install 'rfrec[plots]'")
+
+    monkeypatch.setattr(html.plotting, "require_matplotlib", missing)
+    html.write_pages(graph_run)
+    assert not (graph_run / html.PAGE).exists()
+    assert f"no page of {graph_run}: plots need matplotlib" in caplog.text
+
+
+@pytest.mark.parametrize("flag", ["--page", "--nopage"])
+def test_a_main_leaves_its_page(tmp_path, run_python, flag):
+    told = run_python(command("rqvae", tmp_path / "run", flag)[1:], devices=1)
+    wanted = flag == "--page"
+    assert (tmp_path / "run" / html.PAGE).exists() == wanted
+    assert ("page: " in told.stderr) == wanted
