@@ -170,22 +170,27 @@ def _warn_if_busy() -> None:
 
 
 def select(cases: Sequence[bench_cases.Case], only: Sequence[str]):
-    """Returns the cases of the groups, or with the names, asked for.
+    """Returns the cases that are asked for.
+
+    Args:
+      cases: All there are.
+      only: Of each the name of a case, or what names of cases begin with, up to a
+        slash or an underscore.
 
     Raises:
-      UserError: There is no such group or name.
+      UserError: There is no such name.
     """
     if not only:
         raise UserError(f"--only= names nothing: use some of {', '.join(GROUPS)}")
+    names, chosen = {case.name for case in cases}, set()
     for word in only:
-        if not any(_matches(case.name, word) for case in cases):
+        begins = (f"{word}/", f"{word}_")
+        found = {word} & names or {n for n in names if n.startswith(begins)}
+        if not found:
             known = ", ".join((*GROUPS, *(case.name for case in cases)))
             raise UserError(f"--only={word} is unknown: use some of {known}")
-    return [case for case in cases if any(_matches(case.name, word) for word in only)]
-
-
-def _matches(name: str, word: str) -> bool:
-    return word in (name, name.split("/")[0])
+        chosen |= found
+    return [case for case in cases if case.name in chosen]
 
 
 def measure(case: bench_cases.Case, torch: bool) -> bench_cases.Row:
@@ -228,7 +233,7 @@ def _cells(row: bench_cases.Row) -> tuple[str, ...]:
 
 
 def _define_flags() -> None:
-    flags.DEFINE_list("only", list(GROUPS), "Groups, or names of rows, to measure.")
+    flags.DEFINE_list("only", list(GROUPS), "Rows to measure, by name or how it begins.")
     flags.DEFINE_string("out", None, "JSON file for the rows.")
     flags.DEFINE_bool("torch", False, "Time PyTorch in turns with us.")
 
