@@ -233,7 +233,7 @@ def _cells(row: bench_cases.Row) -> tuple[str, ...]:
 
 
 def _define_flags() -> None:
-    flags.DEFINE_list("only", list(GROUPS), "Rows to measure, by name or how it begins.")
+    flags.DEFINE_list("only", list(GROUPS), "Rows, by name or how it begins.")
     flags.DEFINE_string("out", None, "JSON file for the rows.")
     flags.DEFINE_bool("torch", False, "Time PyTorch in turns with us.")
 

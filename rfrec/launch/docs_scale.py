@@ -211,7 +211,8 @@ Made by `python -m rfrec.launch.docs` from `results/scale.json`; do not edit it 
 ## One machine
 
 Vectors of width 768 in a memory map; a tokenizer of 768-512-256-128-32 with 4 levels
-of 256 codes, batch 1024; a T5 of MQL4GRec's size. 2 CPU cores (AVX-512), jax 0.10.2, one run.
+of 256 codes, batch 1024; a T5 of MQL4GRec's size. 2 CPU cores with AVX-512,
+jax 0.10.2, one run.
 Time (of codes with compiling, of the others without), and by how much the process
 grows, pages of the mapped file included (of searches: arguments and temporaries of the
 program).
