@@ -208,6 +208,21 @@ def test_clusters_have_mean_square_one():
     assert x.dtype == np.float32
 
 
+def test_a_word_is_a_name_or_its_beginning():
+    names = ["trie/build_1e4", "trie/build_1e5", "trie/builder", "trie/search_1e4"]
+    all_names = ["gume/step", "gume/step_2", *names]
+    cases = [bench_cases.Case(name, {}, 0, 1) for name in all_names]
+
+    def chosen(*only):
+        return [case.name for case in bench.select(cases, only)]
+
+    assert chosen("trie/build") == names[:2]
+    assert chosen("trie") == names
+    assert chosen("gume/step", "trie/search") == ["gume/step", "trie/search_1e4"]
+    with pytest.raises(UserError, match="--only=trie/b is unknown"):
+        chosen("trie/b")
+
+
 def test_a_name_or_a_group_chooses():
     cases = bench_cases.build(_config())
     chosen = bench.select(cases, ["repair", "rqvae/tiny"])
