@@ -66,6 +66,8 @@ def get_config(variant: str = "") -> ConfigDict:
     # Until k-means the decoder gets the latents themselves.
     config.codebook.bypass = True
     config.codebook.init_on = "all"  # batch
+    # Most items that `all` takes, a sample of more; none takes all.
+    config.codebook.kmeans_rows = optional(int, 65_536)
     config.codebook.kmeans_iterations = 100
     # Of so many seedings the one with the fewest conflicts is kept.
     config.codebook.kmeans_restarts = 8

@@ -27,6 +27,8 @@ class Codebooks:
         no loss, so that the vectors clustered are those of a trained autoencoder; else
         the random codebook is trained with.
       init_on: `batch`: the first batch of that epoch; `all`: every training item.
+      kmeans_rows: Most items that `all` takes; of more, a sample drawn by the seed.
+        None takes all. Faiss (Johnson et al., 2021) samples too, 256 a centre.
       kmeans_iterations: Most Lloyd iterations.
       kmeans_restarts: Seedings to try; the one with the fewest conflict items is kept.
       ema_decay: Of the moving averages, for `learned_by=ema`.
@@ -42,6 +44,7 @@ class Codebooks:
     init_epoch: int = 0
     bypass: bool = False
     init_on: Literal["batch", "all"] = "batch"
+    kmeans_rows: int | None = 65_536
     kmeans_iterations: int = 100
     kmeans_restarts: int = 1
     ema_decay: float = 0.99

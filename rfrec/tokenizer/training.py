@@ -325,6 +325,9 @@ class Run:
         rows = trainer.items.train
         if settings.init_on == "batch":
             rows = self._batches(epoch)[0]
+        elif settings.kmeans_rows is not None and len(rows) > settings.kmeans_rows:
+            drawn = np.random.default_rng((trainer.seed, epoch))
+            rows = np.sort(drawn.choice(rows, settings.kmeans_rows, replace=False))
         vectors = codebooks_lib.fit(
             jax.random.fold_in(jax.random.key(trainer.seed), 1),
             jnp.asarray(self.evaluate(state, rows).latents),

@@ -339,6 +339,28 @@ def test_codes_in_use_after_k_means_are_its_centres(one_device, projection):
         residual = residual - book[codes]
 
 
+@pytest.mark.parametrize("most", [None, 20, 77])
+def test_k_means_of_many_items_takes_a_sample(one_device, monkeypatch, most):
+    seen = []
+
+    def fit(key, latents, sizes, settings):
+        seen.append(np.asarray(latents))
+        return np.zeros((len(sizes), max(sizes), latents.shape[1]), np.float32)
+
+    monkeypatch.setattr(training.codebooks_lib, "fit", fit)
+    case = {"codebooks": {"init_epoch": 0, "init_on": "all", "kmeans_rows": most}}
+    trainer = make_trainer(case, one_device)
+    run = training.Run(trainer)
+    state = trainer.engine.replicate(trainer.init())
+    latents = run.evaluate(state, trainer.items.train).latents
+    for _ in range(2):
+        run.program().begin_epoch(state, 0)
+    np.testing.assert_array_equal(*seen)
+    places = [np.flatnonzero((latents == row).all(axis=1)) for row in seen[0]]
+    assert all(len(found) == 1 for found in places)
+    assert len(np.unique(places)) == len(seen[0]) == min(most or 77, len(latents))
+
+
 def test_freezing_leaves_only_the_decoder_to_learn(one_device):
     case = {
         "codebooks": {"init_epoch": 1, "freeze": True},
