@@ -25,7 +25,7 @@ ROWS names the rows to make, all if it is not set:
   plugin, joint    the presets of the documents, networks of width 64; joint for 180
                    epochs without early stopping
   frozen           GUME alone with features that stay as they were read
-  mean             GUME alone, items without a vector with the mean of the others
+  zeros            GUME alone, items without a vector at zero
   lightgcn, popularity  the floors
 An interrupted call goes on where it stopped.
 EOF
@@ -47,7 +47,7 @@ folder=$2
 shift 2
 overrides=("$@")
 rows=${ROWS:-improved gume half steps_10 steps_100 no_contrast contrast_1 wide narrow
-  reflow plugin joint frozen mean lightgcn popularity}
+  reflow plugin joint frozen zeros lightgcn popularity}
 
 row() {
   local name=$1
@@ -77,7 +77,7 @@ for name in $rows; do
         --config.train.patience=None --config.train.epochs=180
       ;;
     frozen) row "$name" --config.model.freeze_features=True ;;
-    mean) row "$name" --config.data.missing=mean ;;
+    zeros) row "$name" --config.data.missing=zeros ;;
     lightgcn | popularity) row "$name" --config.model.name="$name" ;;
     *)
       echo "gume_study.sh: there is no row $name; -h names them" >&2
