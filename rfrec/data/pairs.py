@@ -7,6 +7,7 @@ split in the column `x_label`; every other log is split here, user by user.
 """
 
 import hashlib
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,6 +136,7 @@ def load(
         num_items=num_items,
         text_width=text_width,
     )
+    _check_lengths(chosen)
     if split == "label":
         if source != "mmrec":
             raise UserError(
@@ -160,6 +162,16 @@ def load(
                 f" {parts.num_items} items; row i must be item i"
             )
     return GraphData(parts, chosen, (*warnings, *parts.warnings))
+
+
+def _check_lengths(features: tuple[Feature, ...]) -> None:
+    """Refuses features of different numbers of items, and names the files."""
+    for one, other in itertools.pairwise(features):
+        if len(one.values) != len(other.values):
+            raise UserError(
+                f"{one.origin} has {len(one.values)} rows, {other.origin} has"
+                f" {len(other.values)}; row i of each must be item i"
+            )
 
 
 def read_mmrec(path: str | Path, num_items: int | None = None) -> PairSplit:

@@ -82,8 +82,10 @@ class Restored:
         encoded = run.encode(self.state, {"ratio": ratio})
         found = run.validate(run.rank(encoded))
         numbers = {name: float(value) for name, value in encoded.numbers.items()}
-        error = numbers.get("rf_error_heldout", numbers["rf_error"])
-        return Quality(steps, {name: found[name] for name in _OF_STEPS}, error)
+        error, rows = numbers["rf_error"], "all rows"
+        if "rf_error_heldout" in numbers:
+            error, rows = numbers["rf_error_heldout"], "held-out rows"
+        return Quality(steps, {name: found[name] for name in _OF_STEPS}, error, rows)
 
 
 def lay_out(

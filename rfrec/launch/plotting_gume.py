@@ -40,13 +40,15 @@ class Quality(NamedTuple):
     Attributes:
       steps: Of the solver.
       metrics: Of the ranking, by name.
-      error: RMS error of what is generated over the targets' deviation, of rows that
-        never trained the flow if there are such.
+      error: RMS error of what is generated over the targets' deviation.
+      rows: Whose error it is: `held-out rows`, which never trained the flow, or, where
+        there are none, `all rows`.
     """
 
     steps: int
     metrics: dict[str, float]
     error: float
+    rows: str
 
 
 def draw_training(rows: Sequence[dict[str, Any]], metrics: Sequence[str]) -> Any:
@@ -74,7 +76,8 @@ def draw_flow(rows: Sequence[dict[str, Any]]) -> Any:
 
     Args:
       rows: Of training with `rf_loss` and `cl_loss`; of evaluation with
-        `rf_error` and `rf_{target,generated}_{mean,std}_{users,items}`.
+        `rf_error`, `rf_error_heldout` where rows were held out, and
+        `rf_{target,generated}_{mean,std}_{users,items}`.
 
     Returns:
       The figure.
@@ -85,7 +88,11 @@ def draw_flow(rows: Sequence[dict[str, Any]]) -> Any:
     _curves(losses, rows, "train", named)
     _finish(losses, title="Losses of the flow", ylabel="loss, mean over steps")
     sides = (("users", BLUE), ("items", GREEN))
-    _curves(error, rows, "eval", {"rf_error": ("all rows", BLACK, "-")})
+    named = {
+        "rf_error": ("all rows", BLACK, "-"),
+        "rf_error_heldout": ("held-out rows", RED, "--"),
+    }
+    _curves(error, rows, "eval", named)
     _finish(error, title="Error of what is generated", ylabel="share of the deviation")
     for axis, moment, title in (
         (means, "mean", "Mean over all entries"),
@@ -195,7 +202,7 @@ def draw_steps(
     title = f"Validation, ratio of mixing {ratio:g}"
     ranking.set(title=title, ylabel="mean over users")
     errors = [quality.error for quality in found]
-    error.plot(steps, errors, "o-", color=BLACK, ms=4, label="generated")
+    error.plot(steps, errors, "o-", color=BLACK, ms=4, label=found[0].rows)
     error.axhline(1.0, color=RED, ls=":", lw=1.2, label="the mean of the targets")
     error.set(title="Error over steps of sampling", ylabel="share of the deviation")
     for axis in (ranking, error):

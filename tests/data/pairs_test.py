@@ -189,8 +189,26 @@ def _save(name, rows, bad=None):
 @pytest.mark.parametrize(
     ("change", "settings", "message"),
     [
-        (_save("image", 7), {}, "image_feat.npy has 7 rows, the data set has 6 items"),
-        (_save("image", 5), {}, "item 5 of user 2 is out of range 0 to 4, the rows of"),
+        (
+            _save("image", 7),
+            {},
+            "text_feat.npy has 6 rows, .*image_feat.npy has 7; row",
+        ),
+        (
+            _save("image", 5),
+            {},
+            "text_feat.npy has 6 rows, .*image_feat.npy has 5; row",
+        ),
+        (
+            _save("image", 7),
+            {"features": ("image",)},
+            "image_feat.npy has 7 rows, the data set has 6 items",
+        ),
+        (
+            _save("image", 5),
+            {"features": ("image",)},
+            "item 5 of user 2 is out of range 0 to 4, the rows of",
+        ),
         (_save("text", 6, np.nan), {}, "text_feat.npy: 1 of 6 rows hold NaN"),
         (None, {"features": ("video",)}, "no feature 'video'; .* has: image, text"),
         (None, {"split": "last"}, "data.split is 'last', expected one of label"),

@@ -112,20 +112,30 @@ def test_curves_draw_every_number_of_the_flow():
     drawn = {line.get_label(): line.get_xydata().tolist() for line in losses.lines}
     assert drawn == {"flow": [[1, 1.0], [2, 1.0]], "contrast": [[1, 2.0], [2, 2.0]]}
     assert [len(axis.lines) for axis in (error, means, deviations)] == [1, 4, 4]
+    rows = [row | {"rf_error_heldout": 0.7} for row in _rows()]
+    both = [
+        line.get_ydata().tolist()
+        for line in plotting_gume.draw_flow(rows).axes[1].lines
+    ]
+    assert both == [[0.5, 0.5], [0.7, 0.7]]
 
 
 def test_steps_are_drawn_beside_the_ranking_without():
-    found = [plotting_gume.Quality(n, {"recall@20": 0.1 * n}, 0.5 / n) for n in (1, 2)]
+    found = [
+        plotting_gume.Quality(n, {"recall@20": 0.1 * n}, 0.5 / n, "held-out rows")
+        for n in (1, 2)
+    ]
     ranking, error = plotting_gume.draw_steps(found, {"recall@20": 0.15}, 0.1).axes
     assert ranking.lines[0].get_xydata().tolist() == [[1, 0.1], [2, 0.2]]
     assert set(ranking.lines[1].get_ydata()) == {0.15}
     assert error.lines[0].get_ydata().tolist() == [0.5, 0.25]
+    assert error.lines[0].get_label() == "held-out rows"
 
 
 def test_every_axis_is_labelled():
     zeros = np.zeros((6, 2))
     cloud = plotting_gume.Cloud("users", zeros, zeros, np.ones((2, 2, 3)), 9)
-    quality = plotting_gume.Quality(1, {"recall@20": 0.1}, 0.5)
+    quality = plotting_gume.Quality(1, {"recall@20": 0.1}, 0.5, "all rows")
     figures = [
         plotting_gume.draw_training(_rows(), ("recall@20",)),
         plotting_gume.draw_flow(_rows()),
