@@ -86,10 +86,20 @@ def check(config: ConfigDict) -> None:
         )
     if len(book.temperature) != 2:
         raise UserError("config.codebook.temperature: give two values, first and last")
+    for keys, true in _impossible(config).items():
+        if true:
+            raise UserError(f"config: {keys} do not go together: change one")
+
+
+def _impossible(config: ConfigDict) -> dict[str, bool]:
+    """Returns True for each group of keys that does not go together."""
+    book = config.codebook
     asked = collaborative.NAME in config.data.features
     # Runs of older versions have no such key.
     graph = config.data.get("graph")
-    impossible = {
+    kmeans = book.init == "kmeans" and config.model.method == "rqvae"
+    largest = max(book.sizes)
+    return {
         "data.features with 'rf' and data.graph=None": asked and not graph,
         "data.graph and data.features without 'rf'": bool(graph) and not asked,
         "data.features with 'rf' and several data.names": asked
@@ -117,13 +127,17 @@ def check(config: ConfigDict) -> None:
         "optim.min_lr > optim.lr": config.optim.min_lr > config.optim.lr,
         "optim.momentum>0 and optim.name other than sgd": config.optim.momentum > 0
         and config.optim.name != "sgd",
-        "codebook.init_epoch >= train.epochs": book.init == "kmeans"
-        and config.model.method == "rqvae"
+        "codebook.init_epoch >= train.epochs": kmeans
         and book.init_epoch >= config.train.epochs,
+        # k-means of fewer vectors than codes leaves codes that coincide.
+        "codebook.kmeans_rows below the largest of codebook.sizes": kmeans
+        and book.init_on == "all"
+        and (book.kmeans_rows or largest) < largest,
+        "codebook.init_on=batch and train.batch_size below the largest of"
+        " codebook.sizes": kmeans
+        and book.init_on == "batch"
+        and config.train.batch_size < largest,
     }
-    for keys, true in impossible.items():
-        if true:
-            raise UserError(f"config: {keys} do not go together: change one")
 
 
 def load_items(config: ConfigDict) -> ItemVectors:

@@ -49,6 +49,7 @@ OVERRIDES = {
     "--config.codebook.temperature=(1.0,0.5,0.2)": "codebook.temperature",
     "--config.codebook.init_epoch=6": "codebook.init_epoch",
     "--config.codebook.init=uniform": "codebook.init",
+    "--config.codebook.kmeans_rows=15": "codebook.kmeans_rows",
     "--config.codebook.revive_below=1.0": "codebook.revive_below",
     "--config.optim.min_lr=0.1": "optim.min_lr",
     "--config.optim.momentum=0.9": "optim.momentum",
@@ -80,6 +81,15 @@ LINES = {
             "--config.codebook.sk_epsilons=(0.1,)",
         ],
         "codebook.estimator",
+    ),
+    "k-means of a batch smaller than a codebook": (
+        [
+            SMOKE,
+            FOLDER,
+            "--config.codebook.init_on=batch",
+            "--config.train.batch_size=8",
+        ],
+        "codebook.init_on=batch and train.batch_size",
     ),
     "none where it may stand": (
         [SMOKE, FOLDER, "--config.optim.clip_norm=None", "--config.seed=-1"],
