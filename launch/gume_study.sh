@@ -21,7 +21,7 @@ ROWS names the rows to make, all if it is not set:
   no_contrast      contrast weight 0 in place of .1
   contrast_1       contrast weight 1
   wide, narrow     hidden width 256 and 64 in place of 128
-  reflow           reflow from epoch 10 on
+  reflow, distil   the flow learns its own paths, or their first step, once trained
   plugin, joint    the presets of the documents, networks of width 64; joint for 180
                    epochs without early stopping
   frozen           GUME alone with features that stay as they were read
@@ -47,7 +47,7 @@ folder=$2
 shift 2
 overrides=("$@")
 rows=${ROWS:-improved gume half steps_10 steps_100 no_contrast contrast_1 wide narrow
-  reflow plugin joint frozen zeros lightgcn popularity}
+  reflow distil plugin joint frozen zeros lightgcn popularity}
 
 row() {
   local name=$1
@@ -69,7 +69,7 @@ for name in $rows; do
     contrast_1) row "$name" "${flow[@]}" --config.rf.contrast_weight=1.0 ;;
     wide) row "$name" "${flow[@]}" --config.rf.hidden_dim=256 ;;
     narrow) row "$name" "${flow[@]}" --config.rf.hidden_dim=64 ;;
-    reflow) row "$name" "${flow[@]}" --config.rf.reflow=reflow --config.rf.reflow_epoch=10 ;;
+    reflow | distil) row "$name" "${again[@]}" --config.rf.reflow="$name" ;;
     plugin) row "$name" "${flow[@]}" --config.rf.preset=plugin --config.rf.hidden_dim=64 ;;
     # It stays on a plateau for longer than the patience.
     joint)

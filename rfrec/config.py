@@ -181,7 +181,7 @@ _RF_KEYS: Mapping[str, tuple[type, Rule]] = {
     "warmup_epochs": (int, whole(0)),
     # Straightening.
     "reflow": (str, one_of("none", "reflow", "distil")),
-    "reflow_epoch": (int, whole(1)),
+    "reflow_steps": (int, whole(1)),
     "teacher_steps": (int, whole(1)),
 }
 

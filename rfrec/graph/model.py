@@ -1,6 +1,6 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a recommender of embeddings is to its training: five pure functions.
+"""What a recommender of embeddings is to its training: pure functions.
 
 A model scores an item for a user by the inner product of two embeddings. Settings are
 closed over; everything that is an array comes in as an argument, so that it is placed
@@ -50,6 +50,8 @@ class Model(NamedTuple):
       labels: `params -> HOST or RF` for each parameter.
       choices: Keyword arguments of `encode` among which validation chooses once the
         best checkpoint is known; empty if there is nothing to choose.
+      refine: `(params, model_state, constants) -> (params, model_state)`, what is still
+        to be learned of the best checkpoint before that choice; None for nothing.
     """
 
     init: Callable[[jax.Array], tuple[PyTree, PyTree]]
@@ -60,3 +62,4 @@ class Model(NamedTuple):
         lambda leaf: HOST, params
     )
     choices: tuple[Mapping[str, float], ...] = ()
+    refine: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]] | None = None

@@ -1,6 +1,6 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The generator of a host that has users and items: rows, sides, teacher, state.
+"""The generator of a host that has users and items: rows, sides, state.
 
 A host's embeddings H and what they are to be generated from flow in; generated rows of
 H and the loss of the flow come out. There is one generator for all nodes, or one for
@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from rfrec.rf import average, generator, reflow, units
+from rfrec.rf import average, generator, sample, units
 from rfrec.rf.settings import Settings
 from rfrec.typing import PyTree
 
@@ -121,8 +121,6 @@ class Flow:
             "ema": average.start(self.settings.ema_decay, params),
             "count": jnp.int32(0),
         }
-        if self.settings.reflow != "none":
-            state["teacher"] = jax.tree.map(jnp.copy, params)
         return params, state
 
     def after_update(self, params: PyTree, state: PyTree) -> PyTree:
@@ -199,7 +197,7 @@ class Flow:
 
     def generate(
         self, params: PyTree, state: PyTree, host: Host, part: Part, key: jax.Array
-    ) -> Float[Array, "B D"]:
+    ) -> sample.Solution:
         """Returns generated rows of H, of the parameters as given."""
         return generator.generate(
             self.settings,
@@ -230,7 +228,7 @@ class Flow:
         if often:
             parts = self.parts(jnp.arange(count), self.num_users)
         made = [
-            self.generate(params, state, host, part, jax.random.fold_in(key, i))
+            self.generate(params, state, host, part, jax.random.fold_in(key, i)).x
             for i, part in enumerate(parts)
         ]
         rows = jnp.concatenate(made)
@@ -238,11 +236,15 @@ class Flow:
 
     def generate_all(
         self, params: PyTree, state: PyTree, host: Host, key: jax.Array
-    ) -> Sides:
-        """Returns H of all nodes, generated in blocks by the averaged parameters."""
+    ) -> tuple[Sides, Int[Array, ""]]:
+        """Generates H of all nodes, in blocks, by the averaged parameters.
+
+        Returns:
+          Generated H, and calls of the velocity in the block that needed most.
+        """
         weights = average.choose(self.settings.ema_decay, state["ema"], params)
 
-        def whole(name: str, first: int, count: int) -> Float[Array, "S D"]:
+        def whole(name: str, first: int, count: int):
             size = min(_BLOCK, count)
 
             def block(start):
@@ -254,12 +256,11 @@ class Flow:
                 return self.generate(weights, state, host, part, drawn)
 
             made = lax.map(block, first + size * jnp.arange(-(-count // size)))
-            return made.reshape(-1, self.width)[:count]
+            return made.x.reshape(-1, self.width)[:count], jnp.max(made.evaluations)
 
-        return Sides(
-            whole(self.names[0], 0, self.num_users),
-            whole(self.names[-1], self.num_users, self.num_items),
-        )
+        users, asked = whole(self.names[0], 0, self.num_users)
+        items, again = whole(self.names[-1], self.num_users, self.num_items)
+        return Sides(users, items), jnp.maximum(asked, again)
 
     def loss(
         self,
@@ -270,7 +271,6 @@ class Flow:
         weights: Float[Array, " B"],
         generated: Float[Array, "B D"] | None,
         key: jax.Array,
-        epoch: jax.Array,
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]], PyTree]:
         """Returns the mean loss of the generators, its terms, and their new state.
 
@@ -282,7 +282,6 @@ class Flow:
           weights: Of these rows, held out ones among them.
           generated: These rows generated with gradient; None if they were not.
           key: Of the step.
-          epoch: Of the run.
         """
         weights = jnp.where(
             jnp.asarray(self.heldout())[jnp.concatenate([p.nodes for p in parts])],
@@ -290,7 +289,6 @@ class Flow:
             weights,
         )
         moments, found = {}, []
-        teacher = self._teacher(params, state, epoch)
         for i, part in enumerate(parts):
             target = self.take(host.behaviour, part)
             condition = self.condition(host, part)
@@ -298,58 +296,18 @@ class Flow:
             moments[part.name] = units.observe(
                 self.settings, state["moments"][part.name], target, condition, counted
             )
-            keys = jax.random.split(jax.random.fold_in(key, i))
             total, terms = generator.loss(
                 self.heard,
                 params[part.name],
                 moments[part.name],
                 target,
                 condition,
-                keys[0],
+                jax.random.split(jax.random.fold_in(key, i))[0],
                 prior=self.prior(host, part),
                 side=side,
                 weights=counted,
                 generated=None if generated is None else generated[part.place],
-                line=self._line(
-                    teacher, part, moments[part.name], target, condition, keys[1], epoch
-                ),
             )
             found.append((total, {k: terms[k] for k in ("rf_loss", "cl_loss")}))
         total, terms = jax.tree.map(lambda *a: sum(a) / len(a), *found)
-        return total, terms, {**state, "moments": moments, **teacher}
-
-    def _teacher(self, params: PyTree, state: PyTree, epoch: jax.Array) -> PyTree:
-        """Returns the average until it is frozen, and from then on what it was."""
-        if self.settings.reflow == "none":
-            return {}
-        now = average.choose(self.settings.ema_decay, state["ema"], params)
-        frozen = epoch >= self.settings.reflow_epoch
-        return {
-            "teacher": jax.tree.map(
-                lambda old, new: jnp.where(frozen, old, lax.stop_gradient(new)),
-                state["teacher"],
-                now,
-            )
-        }
-
-    def _line(self, teacher, part, moments, target, condition, key, epoch):
-        """Returns what a step of reflow learns between; None if there is none."""
-        settings = self.settings
-        if settings.reflow == "none":
-            return None
-        keys = jax.random.split(key)
-        fresh = units.draw_line(settings, moments, lax.stop_gradient(target), keys[0])
-
-        def taught() -> units.Line:
-            end = reflow.transport(
-                settings,
-                teacher["teacher"][part.name],
-                moments,
-                fresh.start,
-                lax.stop_gradient(condition),
-                side=self.side(part),
-            )
-            times = reflow.draw_times(settings, settings.reflow, keys[1], len(end))
-            return units.Line(fresh.start, end, times)
-
-        return lax.cond(epoch >= settings.reflow_epoch, taught, lambda: fresh)
+        return total, terms, {**state, "moments": moments}

@@ -18,7 +18,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from rfrec.data.triplets import Triplets
-from rfrec.graph import gume, gume_model, rf_quality, spmm
+from rfrec.graph import gume, gume_model, rf_quality, rf_reflow, spmm
 from rfrec.graph import loss as losses
 from rfrec.graph.gume_model import Constants
 from rfrec.graph.model import HOST, RF, Encoded, Model
@@ -67,7 +67,10 @@ def read_host(settings: Settings, graphs: gume.Graphs, found: gume.Propagated) -
 
 
 def _receive(graphs: gume.Graphs, rows: Sides) -> Sides:
-    """Returns what each node gets of its neighbours' rows, and nothing of its own."""
+    """Returns what each node gets of its neighbours' rows.
+
+    Theirs hold a part of its own, which came to them by the same edges.
+    """
     up = spmm.product(spmm.transposed(graphs.user_item), rows.users)
     return Sides(
         spmm.product(graphs.user_item, rows.items),
@@ -79,7 +82,8 @@ def optimizer(
     settings: Settings, host: optax.GradientTransformation, model: Model
 ) -> optax.GradientTransformation:
     """Returns the host's optimiser, with the generator's own for its parameters."""
-    rules = {HOST: host, RF: generator.optimizer(settings)}
+    own = host if settings.optimizer == "host" else generator.optimizer(settings)
+    rules = {HOST: host, RF: own}
     return optax.multi_transform(rules, model.labels)
 
 
@@ -145,7 +149,6 @@ def rf_gume_model(
             counted,
             generated,
             keys[2],
-            epoch,
         )
         return total + added, (terms | told, {**model_state, FLOW: state})
 
@@ -163,7 +166,7 @@ def rf_gume_model(
         )
         host = read_host(settings, constants.graphs, found)
         key = jax.random.key(_KEY)
-        made = flow.generate_all(params[FLOW], model_state[FLOW], host, key)
+        made, asked = flow.generate_all(params[FLOW], model_state[FLOW], host, key)
         ranked: list[Float[Array, "S D"]] = []
         for side, target, generated in zip(found, host.behaviour, made, strict=True):
             mixed = generator.mix(
@@ -171,7 +174,8 @@ def rf_gume_model(
             )
             explicit = [side.explicit[:, m] for m in range(len(arch.modalities))]
             ranked.append(gume.integrate(arch, params, mixed, explicit).embeddings)
-        numbers = rf_quality.compare(made, host.behaviour, flow.heldout())
+        numbers = rf_quality.compare(made, host, flow.heldout())
+        numbers["rf_evaluations"] = asked
         return Encoded(ranked[0], ranked[1], numbers)
 
     def after_update(params: PyTree, model_state: PyTree) -> PyTree:
@@ -179,14 +183,29 @@ def rf_gume_model(
         return {**model_state, FLOW: state}
 
     def labels(params: PyTree) -> PyTree:
-        own = HOST if settings.optimizer == "host" else RF
+        # A host that hears nothing does not share the norm that clips its gradients.
+        shared = settings.optimizer == "host" and settings.mix_ratio > 0
+        own = HOST if shared else RF
         return {
             name: jax.tree.map(lambda _, name=name: own if name == FLOW else HOST, part)
             for name, part in params.items()
         }
 
+    def refine(
+        params: PyTree, model_state: PyTree, constants: Constants
+    ) -> tuple[PyTree, PyTree]:
+        found = gume.propagate(
+            arch, params, constants.graphs, constants.features, interest=False
+        )
+        host, key = read_host(settings, constants.graphs, found), jax.random.key(_KEY)
+        learned, state = rf_reflow.straighten(
+            flow, params[FLOW], model_state[FLOW], host, key
+        )
+        return {**params, FLOW: learned}, {**model_state, FLOW: state}
+
     ratios = tuple({"ratio": ratio} for ratio in settings.inference_choices)
-    return Model(init, loss, encode, after_update, labels, ratios)
+    then = None if settings.reflow == "none" else refine
+    return Model(init, loss, encode, after_update, labels, ratios, then)
 
 
 def _constant(x: Float[Array, "B D"]) -> Float[Array, "B D"]:
@@ -206,5 +225,5 @@ def generated_and_target(
     )
     host = read_host(settings, constants.graphs, found)
     flow, key = make_flow(arch, settings), jax.random.key(_KEY)
-    made = flow.generate_all(params[FLOW], model_state[FLOW], host, key)
+    made, _ = flow.generate_all(params[FLOW], model_state[FLOW], host, key)
     return made, host.behaviour

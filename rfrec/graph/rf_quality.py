@@ -2,28 +2,36 @@
 # SPDX-License-Identifier: Apache-2.0
 """How good generated embeddings are: their error, mean and deviation beside H's."""
 
+import functools
+
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from rfrec.graph.rf_flow import Sides
+from rfrec.graph.rf_flow import Host, Sides
+
+# Of a condition's variance: keeps the least squares solvable where two say the same.
+_RIDGE = 1e-5
 
 
 def compare(
-    generated: Sides, target: Sides, heldout: Bool[np.ndarray, " N"]
+    generated: Sides, host: Host, heldout: Bool[np.ndarray, " N"]
 ) -> dict[str, Float[Array, ""]]:
     """Returns the numbers that are logged with an evaluation.
 
     Args:
       generated: Of all users, and of all items.
-      target: What they should be.
+      host: What they should be, and what they are generated from.
       heldout: Nodes that never trained the flow, users first.
 
     Returns:
-      `rf_error` of all nodes, `rf_error_users`, `rf_error_items`, `rf_error_heldout`
-      where there are such, and `rf_{generated,target}_{mean,std}_{users,items}` over
-      all entries.
+      `rf_error` of all nodes, `rf_error_users`, `rf_error_items`; where nodes are held
+      out their `rf_error_heldout` and, beside it, `rf_error_heldout_linear` of a linear
+      map of the same conditions; and `rf_{generated,target}_{mean,std}_{users,items}`
+      over all entries.
     """
+    target = host.behaviour
     users = np.arange(len(heldout)) < len(target[0])
     groups = {"": np.ones_like(users), "_users": users, "_items": ~users}
     if heldout.any():
@@ -33,6 +41,13 @@ def compare(
         f"rf_error{name}": relative_error(*pair, jnp.asarray(rows))
         for name, rows in groups.items()
     }
+    if heldout.any():
+        fitted = fit_linear(
+            jnp.concatenate(host.condition), pair[1], jnp.asarray(~heldout)
+        )
+        numbers["rf_error_heldout_linear"] = relative_error(
+            fitted, pair[1], jnp.asarray(heldout)
+        )
     for kind, sides in (("generated", generated), ("target", target)):
         for side, rows in zip(("users", "items"), sides, strict=True):
             numbers[f"rf_{kind}_mean_{side}"] = jnp.mean(rows)
@@ -51,3 +66,32 @@ def relative_error(
     mean = jnp.sum(weights * target, axis=0, keepdims=True) / jnp.sum(weights)
     spread = jnp.sum(weights * (target - mean) ** 2)
     return jnp.sqrt(jnp.sum(weights * (generated - target) ** 2) / spread)
+
+
+def fit_linear(
+    condition: Float[Array, "N C"], target: Float[Array, "N D"], rows: Bool[Array, " N"]
+) -> Float[Array, "N D"]:
+    """Returns the target as a linear map of conditions has it, with an intercept.
+
+    The floor of a generator: least squares over some rows, in closed form.
+
+    Args:
+      condition: Conditions side by side.
+      target: To be told from them.
+      rows: That the map is fitted to.
+    """
+    weights = rows.astype(target.dtype)[:, None]
+    total = jnp.sum(weights)
+    x, y = (
+        a - jnp.sum(weights * a, axis=0, keepdims=True) / total
+        for a in (condition, target)
+    )
+    # Columns of one size, whatever the units of a condition.
+    deviation = jnp.sqrt(jnp.sum(weights * x * x, axis=0, keepdims=True) / total)
+    x = x / jnp.maximum(deviation, 1e-30)
+    product = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
+    gram = product((weights * x).T, x) / total
+    moment = product((weights * x).T, y) / total
+    ridge = _RIDGE * jnp.eye(len(gram))
+    found = jnp.linalg.solve(gram + ridge, moment)
+    return product(x, found) + (target - y)

@@ -168,6 +168,17 @@ class Trainer:
 
         return self.engine.compile(encode)
 
+    def compile_refining(self):
+        """Compiles the model's refine, `(state, constants, _, _) -> (state, ())`."""
+
+        def refine(state, constants, nothing, count):
+            del nothing, count
+            assert self.model.refine is not None
+            params, kept = self.model.refine(state.params, state.model_state, constants)
+            return state.replace(params=params, model_state=kept), ()
+
+        return self.engine.compile(refine)
+
 
 def _stream(state: TrainState, number: int) -> jax.Array:
     """Returns a key of its own for each use of randomness."""
@@ -184,6 +195,7 @@ class Run:
         self._table = engine.replicate(trainer.table)
         self._steps = trainer.compile_steps()
         self._encode = trainer.compile_encoding()
+        self._refine = trainer.compile_refining()
 
     def program(self) -> loop.Program:
         """Returns what the loop runs."""
@@ -227,6 +239,16 @@ class Run:
         if decimals is None:
             return means
         return {name: round(value, decimals) for name, value in means.items()}
+
+    def refine(self, state: TrainState) -> TrainState:
+        """Returns the best checkpoint with what the model still learns of it.
+
+        Args:
+          state: Placed by the engine.
+        """
+        if self.trainer.model.refine is None:
+            return state
+        return self._refine(state, self._constants, (), np.int32(0))[0]
 
     def choose(self, state: TrainState) -> Choice:
         """Tries all choices of the model on validation; the first best wins.

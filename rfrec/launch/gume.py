@@ -115,7 +115,7 @@ def finish(
     state: TrainState,
     told: dict[str, Any],
 ) -> None:
-    """Chooses on validation how to mix, ranks, and writes what a run leaves.
+    """Straightens the flow if so set, chooses on validation how to mix, and ranks.
 
     Args:
       config: Of the run.
@@ -124,7 +124,9 @@ def finish(
       state: On the host, of the chosen step.
       told: What else the report tells.
     """
-    state = run.trainer.engine.replicate(state)
+    if config.rf.use_rf and config.rf.reflow not in (None, "none"):
+        logging.info("%s of the chosen flow begins", config.rf.reflow)
+    state = run.refine(run.trainer.engine.replicate(state))
     choice = run.choose(state)
     encoded = run.encode(state, choice.arguments)
     lists = run.rank(encoded)

@@ -21,8 +21,8 @@ from rfrec.rf import settings as rf_settings
 from rfrec.train.checkpoint import Checkpoints
 from rfrec.train.state import TrainState
 
-# What the parameters do not depend on: how rows are generated and mixed when items are
-# ranked, how lists are judged, and where things lie.
+# What training does not depend on: how the flow is straightened afterwards, how rows
+# are generated and mixed when items are ranked, how lists are judged, where things lie.
 FREE = frozenset(
     [
         *("data.path", "graph.cache"),
@@ -31,6 +31,7 @@ FREE = frozenset(
         *("rf.sampling_steps", "rf.solver", "rf.rtol", "rf.atol", "rf.noise"),
         *("rf.draws", "rf.guidance_weight", "rf.guidance_interval"),
         *("rf.guided_sampling", "rf.inference_mix_ratio", "rf.inference_choices"),
+        *("rf.reflow", "rf.reflow_steps", "rf.teacher_steps"),
     ]
 )
 
@@ -100,7 +101,7 @@ class Finished(NamedTuple):
       config: Of the run.
       data: That it was trained on.
       trainer: Of the config.
-      state: Placed, at the step that validation chose.
+      state: Placed, at the step that validation chose, refined.
     """
 
     config: ConfigDict
@@ -154,4 +155,5 @@ def open_run(
     data = gume_settings.load(config)
     trainer = gume_settings.make_trainer(config, data)
     state, _ = best(trainer, config.seed, workdir)
-    return Finished(config, data, trainer, trainer.engine.replicate(state))
+    placed = training.Run(trainer).refine(trainer.engine.replicate(state))
+    return Finished(config, data, trainer, placed)

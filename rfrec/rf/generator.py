@@ -182,7 +182,7 @@ def loss(
         if generated is None:
             generated = generate(
                 settings, params, moments, condition, keys[3], side=side, prior=prior
-            )
+            ).x
         pair = generated, target
     cl_loss = _compare(settings, *pair, keys[4], weights)
     total = settings.loss_weight * rf_loss + settings.contrast_weight * cl_loss
@@ -232,6 +232,7 @@ def update(
     condition: Float[Array, "B C"],
     *,
     prior: Float[Array, "B D"] | None = None,
+    side: Int[Array, " B"] | None = None,
     weights: Float[Array, " B"] | None = None,
     line: units.Line | None = None,
 ) -> tuple[State, dict[str, Float[Array, ""]]]:
@@ -250,6 +251,7 @@ def update(
             condition,
             key,
             prior=prior,
+            side=side,
             weights=weights,
             line=line,
         )
@@ -272,8 +274,8 @@ def generate(
     steps: int | None = None,
     side: Int[Array, " B"] | None = None,
     prior: Float[Array, "B D"] | None = None,
-) -> Float[Array, "B D"]:
-    """Returns embeddings generated from conditions.
+) -> sample.Solution:
+    """Returns embeddings generated from conditions, and how often the flow was asked.
 
     Args:
       settings: Of the generator.
@@ -304,8 +306,8 @@ def generate(
         prior=prior,
         prior_scale=settings.user_guidance_scale,
         prior_power=settings.guidance_decay_power,
-    ).x
-    return units.leave(settings, moments.target, made)
+    )
+    return made._replace(x=units.leave(settings, moments.target, made.x))
 
 
 def solver(settings: Settings, steps: int | None = None) -> sample.Solver:
@@ -345,6 +347,9 @@ def mix(
     # Nothing of the original is left to move the host, not even zero times it.
     whole = isinstance(kept, float) and kept == 0
     mixed = generated if whole else kept * original + ratio * generated
+    if not isinstance(ratio, (int, float)):
+        # Zero times a row that is not finite would spoil the host's.
+        mixed = jnp.where(ratio == 0, original, mixed)
     if settings.warmup_epochs == 0:
         return mixed
     return jnp.where(epoch < settings.warmup_epochs, original, mixed)

@@ -8,7 +8,7 @@ of `generator`, which a host that compiles its whole step calls itself.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class RFEmbeddingGenerator:
       embedding_dim: Width of the embeddings.
       settings: All switches.
       epoch: The current one, as `set_epoch` told.
+      evaluations: Calls of the velocity in the last generation; 0 before it.
     """
 
     def __init__(
@@ -82,7 +83,8 @@ class RFEmbeddingGenerator:
           **others: Other switches of `Settings`.
 
         Raises:
-          UserError: There is no such switch, or its value cannot be.
+          UserError: There is no such switch, its value cannot be, or only a host with a
+            graph reads it (`rf.settings.HOST_SWITCHES`).
         """
         documented = {
             "hidden_dim": hidden_dim,
@@ -100,6 +102,7 @@ class RFEmbeddingGenerator:
             "contrast_temp": contrast_temp,
             "contrast_weight": contrast_weight,
         }
+        _refuse_host_switches(others)
         chosen = switches.resolve("plugin", documented | others)
         self._start(embedding_dim, chosen, seed, condition_dims)
 
@@ -115,6 +118,10 @@ class RFEmbeddingGenerator:
     ) -> "RFEmbeddingGenerator":
         """Makes a generator with the switches of a preset.
 
+        What of them only a host with a graph reads is without effect here: `joint` has
+        one generator with its own optimiser, whose host feels no gradient of it, and
+        `improved` learns from all rows it is given and mixes by `inference_mix_ratio`.
+
         Args:
           embedding_dim: Width of the embeddings.
           preset: `joint`, `plugin` or `improved`.
@@ -122,6 +129,7 @@ class RFEmbeddingGenerator:
           seed: As for the constructor.
           **overrides: Switches that differ.
         """
+        _refuse_host_switches(overrides)
         made = cls.__new__(cls)
         chosen = switches.resolve(preset, overrides)
         made._start(embedding_dim, chosen, seed, condition_dims)
@@ -133,6 +141,7 @@ class RFEmbeddingGenerator:
         self.embedding_dim = embedding_dim
         self.settings = chosen
         self.epoch = 0
+        self._asked: Any = 0
         self._seed = seed
         self._dims: tuple[int, ...] | None = None
         self._state: generator.State | None = None
@@ -140,11 +149,16 @@ class RFEmbeddingGenerator:
             self._build(tuple(condition_dims))
 
     def _build(self, dims: tuple[int, ...]) -> generator.State:
-        self._dims = dims
-        self._state = generator.init(
-            self.settings, self.embedding_dim, dims, self._seed
-        )
+        self._dims, self._state = dims, self._fresh(dims)
         return self._state
+
+    def _fresh(self, dims: tuple[int, ...]) -> generator.State:
+        return generator.init(self.settings, self.embedding_dim, dims, self._seed)
+
+    @property
+    def evaluations(self) -> int:
+        """Calls of the velocity in the last generation; 0 before it."""
+        return int(self._asked)
 
     @property
     def state(self) -> generator.State:
@@ -206,7 +220,12 @@ class RFEmbeddingGenerator:
         )
         return {name: float(value) for name, value in jax.device_get(parts).items()}
 
-    def generate(self, conditions: Sequence[Rows], n_steps: int | None = None) -> Rows:
+    def generate(
+        self,
+        conditions: Sequence[Rows],
+        n_steps: int | None = None,
+        user_prior: Rows | None = None,
+    ) -> Rows:
         """Generates a row for each row of conditions.
 
         The noise depends on the row's place and on the steps of training done: between
@@ -215,13 +234,24 @@ class RFEmbeddingGenerator:
         Args:
           conditions: As in training.
           n_steps: Of the ODE; None for `sampling_steps`.
+          user_prior: As in training, where `guided_sampling` is set; None for none.
 
         Raises:
-          UserError: Conditions do not belong together or hold NaN; names the first.
+          UserError: Conditions do not belong together or hold NaN; names the first. Or
+            a prior is given that nothing reads.
         """
         if n_steps is not None and n_steps < 1:
             raise UserError(f"n_steps={n_steps}: must be at least 1")
         state = self._checked(conditions)
+        if user_prior is not None:
+            if not self.settings.guided_sampling:
+                raise UserError(
+                    "user_prior guides training alone: set guided_sampling=True to"
+                    " generate with it, or leave it out"
+                )
+            rows = len(conditions[0])
+            _check("user_prior", user_prior, rows, self.embedding_dim)
+            user_prior = jnp.asarray(user_prior)
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         made = _compiled_generate(
             self.settings,
@@ -230,8 +260,10 @@ class RFEmbeddingGenerator:
             generator.join([jnp.asarray(c) for c in conditions]),
             jax.random.fold_in(key, 1),
             steps=n_steps,
+            prior=user_prior,
         )
-        return _as_given(made, conditions[0])
+        self._asked = made.evaluations
+        return _as_given(made.x, conditions[0])
 
     def mix_embeddings(
         self,
@@ -290,7 +322,9 @@ class RFEmbeddingGenerator:
                 f"{path} holds a generator of conditions {dims} wide, this one has"
                 f" {self._dims}: give condition_dims={dims}"
             )
-        self._state = store.restore(Path(path), self._build(dims))
+        # Nothing of this one changes before all of the other has been read.
+        self._state = store.restore(Path(path), self._fresh(dims))
+        self._dims = dims
         self.epoch = notes["epoch"]
 
     def _checked(self, conditions: Sequence[Rows]) -> generator.State:
@@ -305,6 +339,15 @@ class RFEmbeddingGenerator:
         for i, (condition, width) in enumerate(zip(conditions, dims, strict=True)):
             _check(f"conditions[{i}]", condition, len(conditions[0]), width)
         return self._build(dims) if self._state is None else self._state
+
+
+def _refuse_host_switches(given: Mapping[str, Any]) -> None:
+    for name in sorted(switches.HOST_SWITCHES.intersection(given)):
+        if given[name] is not None:
+            raise UserError(
+                f"{name}={given[name]!r}: only a host with a graph reads this switch;"
+                " leave it out"
+            )
 
 
 def _check(name: str, x: Rows, rows: int, width: int) -> None:

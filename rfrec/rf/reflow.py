@@ -23,11 +23,15 @@ from rfrec.typing import PyTree
 
 
 class Pairs(NamedTuple):
-    """Ends of a teacher's paths, in the units of its network, and their conditions."""
+    """Ends of a teacher's paths, in the units of its network, and their conditions.
+
+    `side` is the kind of each row of a network that tells kinds apart, or None.
+    """
 
     start: Float[Array, "P D"]
     end: Float[Array, "P D"]
     condition: Float[Array, "P C"]
+    side: Int[Array, " P"] | None = None
 
 
 def transport(
@@ -71,6 +75,7 @@ def make_pairs(
     key: PRNGKeyArray,
     *,
     rounds: int = 1,
+    side: Int[Array, " B"] | None = None,
 ) -> Pairs:
     """Returns the ends of the teacher's paths from fresh noise, to be stored.
 
@@ -80,6 +85,7 @@ def make_pairs(
       condition: A row for each path.
       key: Of the noise.
       rounds: Paths from each row of conditions.
+      side: As for `transport`.
     """
     params = average.choose(settings.ema_decay, teacher.ema, teacher.params)
     width = len(teacher.moments.target.mean)
@@ -89,10 +95,13 @@ def make_pairs(
             jax.random.fold_in(key, number), (len(condition), width)
         )
         start = settings.noise_scale * drawn
-        return start, transport(settings, params, teacher.moments, start, condition)
+        end = transport(settings, params, teacher.moments, start, condition, side=side)
+        return start, end
 
     start, end = (a.reshape(-1, width) for a in lax.map(one, jnp.arange(rounds)))
-    return Pairs(start, end, jnp.tile(condition, (rounds, 1)))
+    if side is not None:
+        side = jnp.tile(side, rounds)
+    return Pairs(start, end, jnp.tile(condition, (rounds, 1)), side)
 
 
 @functools.partial(jax.jit, static_argnames=("settings", "kind", "steps", "batch_size"))
@@ -125,11 +134,15 @@ def train(
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), steps + number)
         keys = jax.random.split(jax.random.fold_in(key, 1))
         rows = jax.random.randint(keys[0], (batch_size,), 0, len(pairs.start))
-        start, end, condition = (a[rows] for a in pairs)
+        drawn: Pairs = jax.tree.map(lambda a: a[rows], pairs)
         times = draw_times(settings, kind, keys[1], batch_size)
-        line = units.Line(start, end, times)
         state, parts = generator.update(
-            _regression_alone(settings), state, end, condition, line=line
+            _regression_alone(settings),
+            state,
+            drawn.end,
+            drawn.condition,
+            side=drawn.side,
+            line=units.Line(drawn.start, drawn.end, times),
         )
         return state, parts["rf_loss"]
 

@@ -84,7 +84,8 @@ class Solution(NamedTuple):
 
     Attributes:
       x: Rows at its end; NaN if an adaptive solver did not reach it.
-      evaluations: Calls of the velocity, over all draws.
+      evaluations: Calls of the velocity, over all draws; of two networks each where
+        classifier-free guidance acts.
       trajectory: Rows at steps+1 times from its start to its end; None if not asked
         for.
     """

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from ml_collections import ConfigDict
 
 from rfrec.config import RF_ALIASES, RF_PRESETS, RF_RULES, UserError, check
+from rfrec.rf import sample
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,11 +82,11 @@ class Settings:
         it is trained; while it trains it is judged with the first. None of them:
         `inference_mix_ratio` holds.
       warmup_epochs: Epochs during which nothing is mixed.
-      reflow: `reflow`: from `reflow_epoch` on the flow learns the straight lines
-        between the ends of a frozen teacher's paths; `distil`: only their first step,
-        for generation in one step.
-      reflow_epoch: At whose beginning the teacher is frozen.
-      teacher_steps: Of the teacher's ODE.
+      reflow: What a host with sides does with the flow once validation has chosen it
+        and both rest. `reflow`: the flow learns the straight lines between the ends of
+        its own paths; `distil`: only their first step, for generation in one step.
+      reflow_steps: Of that training.
+      teacher_steps: Of the ODE whose ends it learns.
     """
 
     generators: Literal["shared", "split"] = "shared"
@@ -136,9 +137,19 @@ class Settings:
     inference_choices: tuple[float, ...] = ()
     warmup_epochs: int = 0
     reflow: Literal["none", "reflow", "distil"] = "none"
-    reflow_epoch: int = 1
+    reflow_steps: int = 2000
     teacher_steps: int = 10
 
+
+# What a host with users, items and a graph reads of these switches, and nobody else:
+# which rows train, whom gradients reach, what is chosen or done once it is trained.
+HOST_SWITCHES = frozenset(
+    [
+        *("generators", "side_embedding", "neighbour_condition", "attach_target"),
+        *("attach_conditions", "attach_generated", "optimizer", "rows"),
+        *("heldout_share", "inference_choices", "reflow", "reflow_steps"),
+    ]
+)
 
 PRESETS: Mapping[str, Settings] = {
     # The first document: one generator for each side, whose embeddings replace the
@@ -258,4 +269,27 @@ def _check(made: Settings) -> None:
         raise UserError(
             "rf.rows does not go together with rf.attach_generated, which trains on"
             " the rows of the host's batch: set rf.rows=0"
+        )
+    if made.attach_generated and made.heldout_share:
+        raise UserError(
+            "rf.heldout_share does not go together with rf.attach_generated, through"
+            " which the host's loss trains the flow on every row: set one of them to 0"
+        )
+    # Also says what the solver cannot do.
+    sample.Solver(made.solver, made.sampling_steps, made.rtol, made.atol)
+    _check_reflow(made)
+
+
+def _check_reflow(made: Settings) -> None:
+    if made.reflow == "none":
+        return
+    if made.guided_sampling or made.guidance_weight != 1:
+        raise UserError(
+            f"rf.reflow={made.reflow} learns whole paths, which rf.guided_sampling and"
+            " rf.guidance_weight would push once more: set them to False and 1"
+        )
+    if made.reflow == "distil" and made.sampling_steps != 1:
+        raise UserError(
+            f"rf.sampling_steps={made.sampling_steps} does not go together with"
+            " rf.reflow=distil, which learns the first step alone: set it to 1"
         )

@@ -22,7 +22,7 @@ _FREE = {
     *("cosine_guidance_scale", "cosine_decay_power", "guidance_weight"),
     *("guidance_interval", "sampling_steps", "solver", "rtol", "atol", "noise"),
     *("draws", "mixing", "mix_ratio", "inference_mix_ratio", "inference_choices"),
-    *("warmup_epochs", "rows", "heldout_share", "reflow", "reflow_epoch"),
+    *("warmup_epochs", "rows", "heldout_share", "reflow", "reflow_steps"),
     *("teacher_steps", "attach_target", "attach_conditions", "attach_generated"),
     *("optimizer", "generators"),
 }

@@ -1,10 +1,11 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""GUME with a flow: what the host hears of it, rows, sides, teacher, quality.
+"""GUME with a flow: what the host hears of it, rows, sides, reflow, quality.
 
 Run as a script it trains on all devices and writes an .npz.
 """
 
+import dataclasses
 import functools
 import sys
 
@@ -15,7 +16,16 @@ import optax
 import pytest
 
 from rfrec.data import triplets
-from rfrec.graph import adjacency, gume, gume_model, loss, rf_flow, rf_gume, rf_quality
+from rfrec.graph import (
+    adjacency,
+    gume,
+    gume_model,
+    loss,
+    rf_flow,
+    rf_gume,
+    rf_quality,
+    rf_reflow,
+)
 from rfrec.graph.model import HOST, RF
 from rfrec.rf import settings as switches
 from rfrec.train import partition
@@ -75,7 +85,8 @@ def train(settings=None):
     """
     model, constants = make_model(settings), parts()[3]
     params, state = model.init(jax.random.key(0))
-    rule = optax.adam(0.05)
+    # Whose norm must not know of a flow that the host does not hear.
+    rule = optax.chain(optax.clip_by_global_norm(0.1), optax.adam(0.05))
     if settings is not None:
         rule = rf_gume.optimizer(settings, rule, model)
 
@@ -187,7 +198,7 @@ def test_each_side_has_its_own_network_where_they_are_split():
     host = make_host()
     nodes = jnp.asarray([0, 3, 5, USERS, USERS + 4], jnp.int32)
     weights = jnp.asarray([1, 1, 1, 0, 0], jnp.float32)
-    args = (flow.parts(nodes, 3), weights, None, jax.random.key(0), jnp.int32(0))
+    args = (flow.parts(nodes, 3), weights, None, jax.random.key(0))
     grads = jax.grad(lambda p: flow.loss(p, state, host, *args)[0])(params)
     assert largest(grads["users"]) > 0
     assert largest(grads["items"]) == 0
@@ -226,15 +237,40 @@ def test_rows_that_are_held_out_never_train_the_flow():
     def run(host):
         pieces = flow.parts(everybody, USERS)
         weights = jnp.ones(len(everybody))
-        return flow.loss(
-            params, state, host, pieces, weights, None, jax.random.key(0), jnp.int32(0)
-        )
+        return flow.loss(params, state, host, pieces, weights, None, jax.random.key(0))
 
     jax.tree.map(
         functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6),
         run(host),
         run(host._replace(behaviour=strange)),
     )
+
+
+@pytest.mark.parametrize("generators", ["shared", "split"])
+def test_the_contrast_compares_the_rows_that_the_host_was_given(generators):
+    settings = make_settings("joint", generators=generators, contrast="mse")
+    flow = rf_gume.make_flow(parts()[0], settings)
+    params, state = flow.init(jax.random.key(0))
+    host, users = make_host(), 3
+    nodes = np.asarray([0, 3, 5, USERS, USERS + 4], np.int32)
+    weights = np.asarray([1, 1, 0, 1, 1])
+    generated = np.random.default_rng(7).normal(size=(5, WIDTH)).astype("f4")
+    _, told, _ = flow.loss(
+        params,
+        state,
+        host,
+        flow.parts(jnp.asarray(nodes), users),
+        jnp.asarray(weights, jnp.float32),
+        jnp.asarray(generated),
+        jax.random.key(0),
+    )
+    square = (generated - np.concatenate(host.behaviour)[nodes]) ** 2
+    square = square.mean(axis=1)
+    groups = (
+        [slice(None)] if generators == "shared" else [slice(users), slice(users, 5)]
+    )
+    wanted = np.mean([np.average(square[g], weights=weights[g]) for g in groups])
+    np.testing.assert_allclose(told["cl_loss"], wanted, rtol=1e-5)
 
 
 def test_the_prior_of_users_is_their_distance_from_the_mean():
@@ -285,8 +321,9 @@ def test_all_rows_in_blocks_are_those_generated_at_once(generators, monkeypatch)
     wanted = flow.generate_rows(state["ema"], state, host, everybody, key)
     for size in (5, 100):
         monkeypatch.setattr(rf_flow, "_BLOCK", size)
-        made = flow.generate_all(params, state, host, key)
+        made, asked = flow.generate_all(params, state, host, key)
         np.testing.assert_allclose(np.concatenate(made), wanted, rtol=1e-5, atol=1e-6)
+        assert asked == settings.sampling_steps
 
 
 @pytest.mark.parametrize("generators", ["shared", "split"])
@@ -322,17 +359,40 @@ def test_a_step_of_the_flow_draws_nodes_of_both_sides_evenly():
     assert counts.max() < 140
 
 
-def test_the_teacher_is_frozen_when_reflow_begins():
-    settings = make_settings("improved", reflow="distil", reflow_epoch=2)
-    states = train(settings)[2]["state"]["rf"]
-    kernels = {
-        name: np.asarray(states[name]["shared"]["output"]["kernel"])
-        for name in ("ema", "teacher")
-    }
-    # The fifth step is the first that reads it: the average before the fourth.
-    np.testing.assert_array_equal(kernels["teacher"][4], kernels["ema"][2])
-    np.testing.assert_array_equal(kernels["teacher"][7], kernels["teacher"][4])
-    assert np.any(kernels["ema"][7] != kernels["teacher"][7])
+@pytest.mark.parametrize("kind", ["reflow", "distil"])
+@pytest.mark.parametrize("generators", ["shared", "split"])
+def test_a_student_of_the_chosen_flow_does_in_one_step_what_took_ten(kind, generators):
+    overrides = {"generators": generators, "neighbour_condition": False, "lr": 3e-3}
+    more = {"reflow": kind, "reflow_steps": 300, "ema_decay": 0.9, "noise": "fresh"}
+    flow = rf_gume.make_flow(
+        parts()[0], make_settings("improved", sampling_steps=1, **overrides, **more)
+    )
+    params, state = flow.init(jax.random.key(0))
+    # A teacher whose paths are not straight.
+    params = jax.tree.map(lambda leaf: 3 * leaf, params)
+    state = {**state, "ema": params}
+    host = make_host()
+    learned, after = jax.jit(rf_reflow.straighten, static_argnums=0)(
+        flow, params, state, host, jax.random.key(1)
+    )
+    assert set(learned) == set(flow.names)
+    assert_equal(after["moments"], state["moments"])
+    key, out = jax.random.key(2), flow.heldout()
+    ten = dataclasses.replace(
+        flow,
+        settings=dataclasses.replace(flow.settings, sampling_steps=10, reflow="none"),
+    )
+    wanted = np.concatenate(ten.generate_all(params, state, host, key)[0])[~out]
+    errors = [
+        np.sqrt(
+            np.mean(
+                (np.concatenate(flow.generate_all(*pair, host, key)[0])[~out] - wanted)
+                ** 2
+            )
+        )
+        for pair in ((params, state), (learned, after))
+    ]
+    assert errors[1] < 0.5 * errors[0]
 
 
 def test_quality_is_told_with_every_evaluation():
@@ -360,11 +420,35 @@ def test_quality_is_told_with_every_evaluation():
             mean, std = (numbers[f"rf_{kind}_{m}_{side}"] for m in ("mean", "std"))
             np.testing.assert_allclose(mean, rows.mean(), atol=1e-6)
             np.testing.assert_allclose(std, rows.std(), rtol=1e-4)
+    assert numbers["rf_evaluations"] == settings.sampling_steps
     everybody = np.zeros(USERS + ITEMS, bool)
     sides = rf_flow.Sides(jnp.float32(made[:USERS]), jnp.float32(made[USERS:]))
-    told = rf_quality.compare(sides, sides, everybody)
+    same = rf_flow.Host(sides, sides, None)
+    told = rf_quality.compare(sides, same, everybody)
     assert "rf_error_heldout" not in told
     assert told["rf_error"] == 0
+
+
+def test_a_linear_map_of_the_conditions_is_told_beside_the_held_out_error():
+    rng = np.random.default_rng(1)
+    out = np.arange(USERS + ITEMS) % 4 == 0
+    x = rng.normal(size=(len(out), 5)) * [1, 1e-3, 10, 1, 1] + 2
+    # A condition that says what another does, and one that says nothing.
+    x = np.c_[x, x[:, 0], np.ones(len(x))]
+    y = x[:, :5] @ rng.normal(size=(5, WIDTH)) + rng.normal(size=(len(x), WIDTH))
+    design = np.c_[x, np.ones(len(x))]
+    best = np.linalg.lstsq(design[~out], y[~out], rcond=None)[0]
+    y_out = y[out]
+    wanted = np.sqrt(
+        ((design[out] @ best - y_out) ** 2).sum() / ((y_out - y_out.mean(0)) ** 2).sum()
+    )
+    sides = (
+        rf_flow.Sides(jnp.float32(a[:USERS]), jnp.float32(a[USERS:])) for a in (y, x)
+    )
+    host = rf_flow.Host(*sides, None)
+    told = rf_quality.compare(host.behaviour, host, out)
+    np.testing.assert_allclose(told["rf_error_heldout_linear"], wanted, rtol=1e-3)
+    assert told["rf_error_heldout"] == 0
 
 
 def test_who_trains_what():
@@ -372,6 +456,8 @@ def test_who_trains_what():
         model = make_model(make_settings(preset))
         params, _ = model.init(jax.random.key(0))
         labels = model.labels(params)
+        alone = make_model(make_settings(preset, mix_ratio=0.0)).labels(params)
+        assert set(jax.tree.leaves(alone["rf"])) == {RF}
         assert set(jax.tree.leaves(labels.pop("rf"))) == {own}
         assert set(jax.tree.leaves(labels)) == {HOST}
         assert_equal(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rfrec.config import UserError
-from rfrec.launch import gume, gume_report
+from rfrec.launch import gume, gume_again, gume_report
 from tests.mains import load_config
 
 TINY = {
@@ -71,6 +71,25 @@ def test_more_steps_generate_other_rows(trained, tmp_path):
     gume.main(more, tmp_path / "ten", again=trained / "seed_0")
     found = report_of(tmp_path / "ten")["numbers"]["rf_error"]
     assert found != report_of(trained / "seed_0")["numbers"]["rf_error"]
+
+
+@pytest.mark.parametrize("kind", ["reflow", "distil"])
+def test_a_finished_flow_is_straightened_afterwards(trained, tmp_path, kind):
+    more = {"rf.reflow": kind, "rf.reflow_steps": 50}
+    config = make_config(**FLOW, **more)
+    gume.main(config, tmp_path / "again", again=trained / "seed_0")
+    told, first = report_of(tmp_path / "again"), report_of(trained / "seed_0")
+    assert told["numbers"]["rf_error"] != first["numbers"]["rf_error"]
+    # The host is the same, so the ratio 0 ranks as before.
+    assert told["choice"]["tried"][0] == first["choice"]["tried"][0]
+    if kind == "reflow":
+        # A run that trains does the same once it has trained.
+        gume.main(config, tmp_path / "whole")
+        whole = report_of(tmp_path / "whole")
+        assert whole["numbers"] == told["numbers"]
+        made, _ = gume_again.open_run(tmp_path / "whole").generated_and_behaviour()
+        mean = told["numbers"]["rf_generated_mean_users"]
+        np.testing.assert_allclose(made.users.mean(), mean, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ def test_standardised_flows_do_not_see_the_scale_of_the_host():
         made.append(
             (
                 generator.loss(*args)[1]["rf_loss"],
-                generator.generate(settings, params, seen, scale * condition, key)
+                generator.generate(settings, params, seen, scale * condition, key).x
                 / scale,
             )
         )
@@ -221,7 +221,7 @@ def test_a_guided_sample_is_pushed_along_the_prior():
             jax.random.key(0),
             steps=1,
             prior=p,
-        )
+        ).x
         for p in (None, prior)
     ]
     np.testing.assert_allclose(made[1] - made[0], 0.2 * prior, atol=1e-5)
@@ -249,6 +249,22 @@ def test_mixing():
         np.testing.assert_allclose(traced(jnp.int32(epoch)), wanted, rtol=1e-6)
         ratio = jnp.float32(0.25 if not training else 0.1)
         np.testing.assert_allclose(mixed(epoch=epoch, ratio=ratio), wanted, rtol=1e-6)
+
+
+def test_rows_that_are_none_do_not_reach_a_host_that_takes_none_of_them():
+    original = jnp.ones((2, 3))
+    mixed = jax.jit(
+        lambda ratio: generator.mix(
+            make("improved"),
+            original,
+            jnp.full((2, 3), jnp.nan),
+            training=False,
+            epoch=0,
+            ratio=ratio,
+        )
+    )
+    np.testing.assert_array_equal(mixed(jnp.float32(0)), original)
+    assert np.isnan(mixed(jnp.float32(0.1))).all()
 
 
 def test_mixing_nothing_and_replacing_everything():
@@ -339,7 +355,7 @@ def test_improved_generates_rows_it_has_not_seen():
         state, _ = generator.update(settings, state, target[few], condition[few])
     made = generator.generate(
         settings, state.ema, state.moments, condition[1000:], jax.random.key(0)
-    )
+    ).x
     assert relative_error(made, target[1000:]) < 0.5
 
 

@@ -203,6 +203,7 @@ def test_numbers_that_are_none_are_named(kind, value):
         (lambda rf, t, c: rf.generate([c[0], c[1][:3]]), r"conditions\[1\] has shape"),
         (lambda rf, t, c: rf.generate([c[1], c[0]]), r"conditions\[0\] has shape"),
         (lambda rf, t, c: rf.generate(c, n_steps=0), "n_steps=0"),
+        (lambda rf, t, c: rf.generate(c, user_prior=t), "set guided_sampling=True"),
         (lambda rf, t, c: rf.compute_loss_and_step(t[:3], c), "target_embeds"),
         (lambda rf, t, c: rf.compute_loss_and_step(t, c, t[:, :2]), "user_prior"),
         (lambda rf, t, c: rf.mix_embeddings(t, t[:3], True), "differ in shape"),
@@ -210,6 +211,11 @@ def test_numbers_that_are_none_are_named(kind, value):
         (lambda rf, t, c: make(solver="rk5"), "rf.solver='rk5': must be one of euler"),
         (lambda rf, t, c: make(hiden=5), "rf.hiden does not exist"),
         (lambda rf, t, c: RFEmbeddingGenerator(0), "embedding_dim=0"),
+        (lambda rf, t, c: make(heldout_share=0.1), "heldout_share=0.1: only a host"),
+        (
+            lambda rf, t, c: RFEmbeddingGenerator.from_preset(4, "joint", rows=5),
+            "rows=5: only a host",
+        ),
     ],
 )
 def test_what_cannot_be_is_one_line(act, message):
@@ -217,6 +223,45 @@ def test_what_cannot_be_is_one_line(act, message):
     with pytest.raises(UserError, match=message) as error:
         act(rf, target, conditions)
     assert "\n" not in str(error.value)
+
+
+def test_a_prior_guides_generation_where_it_is_wanted():
+    rf, (target, conditions) = make(guided_sampling=True), rows()
+    rf.compute_loss_and_step(target, conditions, user_prior=target)
+    plain = rf.generate(conditions, n_steps=1)
+    pushed = rf.generate(conditions, n_steps=1, user_prior=target)
+    # By Euler from time 0, where nothing has faded yet.
+    np.testing.assert_allclose(pushed - plain, 0.2 * target, atol=1e-5)
+    with pytest.raises(UserError, match="user_prior has shape"):
+        rf.generate(conditions, user_prior=target[:3])
+
+
+def test_evaluations_are_those_of_the_last_generation():
+    rf, (_, conditions) = make(solver="heun"), rows()
+    assert rf.evaluations == 0
+    rf.generate(conditions)
+    assert rf.evaluations == 4
+    rf.generate(conditions, n_steps=5)
+    assert rf.evaluations == 10
+
+
+def test_a_generator_that_could_not_be_loaded_changes_nothing(tmp_path):
+    stored, (target, conditions) = make(), rows()
+    stored.compute_loss_and_step(target, conditions)
+    stored.save(tmp_path / "rf")
+    arrays = [
+        p for p in (tmp_path / "rf").rglob("*") if p.is_file() and p.parent.name == "d"
+    ]
+    assert arrays
+    for path in arrays:
+        path.unlink()
+    rf = make(condition_dims=(4, 3))
+    rf.compute_loss_and_step(target, conditions)
+    before = rf.state
+    with pytest.raises(UserError, match="rf") as error:
+        rf.load(tmp_path / "rf")
+    assert "\n" not in str(error.value)
+    assert rf.state is before
 
 
 def test_a_student_takes_the_place_of_its_teacher():

@@ -56,7 +56,7 @@ def pairs():
 
 def error(state, steps):
     """Distance of what few steps generate from where the teacher's path leads."""
-    start, end, condition = pairs()
+    start, end, condition, _ = pairs()
     arch = generator.network(SETTINGS, state.moments, None)
     x = start
     for i in range(steps):
@@ -66,7 +66,7 @@ def error(state, steps):
 
 
 def test_pairs_are_the_ends_of_the_teachers_paths():
-    start, end, condition = pairs()
+    start, end, condition, _ = pairs()
     assert start.shape == end.shape == (1024, 2)
     np.testing.assert_array_equal(condition[:512], condition[512:])
     assert np.any(start[:512] != start[512:])

@@ -66,6 +66,14 @@ def test_a_ratio_that_is_set_is_not_chosen():
         ("plugin", {"guidance_weight": 2.0}, "rf.condition_dropout"),
         ("improved", {"draws": 4}, "rf.draws=4 .* rf.noise=fresh"),
         ("joint", {"rows": 8}, "rf.rows does not go together"),
+        ("joint", {"heldout_share": 0.1}, "rf.heldout_share does not go together"),
+        ("plugin", {"rtol": 0.1, "atol": 0.1}, "'euler' does not estimate its error"),
+        ("plugin", {"reflow": "distil"}, "rf.sampling_steps=10 .* rf.reflow=distil"),
+        (
+            "plugin",
+            {"reflow": "reflow", "guided_sampling": True},
+            "rf.reflow=reflow learns whole paths",
+        ),
     ],
 )
 def test_what_cannot_be_is_one_line(preset, overrides, message):
