@@ -27,9 +27,9 @@ def compare(
 
     Returns:
       `rf_error` of all nodes, `rf_error_users`, `rf_error_items`; where nodes are held
-      out their `rf_error_heldout` and, beside it, `rf_error_heldout_linear` of a linear
-      map of the same conditions; and `rf_{generated,target}_{mean,std}_{users,items}`
-      over all entries.
+      out their `rf_error_heldout` and, beside it, `rf_error_heldout_linear` of linear
+      maps of the same conditions, one for each side; and, over all entries,
+      `rf_{generated,target}_{mean,std}_{users,items}`.
     """
     target = host.behaviour
     users = np.arange(len(heldout)) < len(target[0])
@@ -42,8 +42,14 @@ def compare(
         for name, rows in groups.items()
     }
     if heldout.any():
-        fitted = fit_linear(
-            jnp.concatenate(host.condition), pair[1], jnp.asarray(~heldout)
+        # One map for each side: the generator is told which side a row is of.
+        fitted = jnp.concatenate(
+            [
+                fit_linear(condition, of_side, jnp.asarray(~heldout[rows]))
+                for condition, of_side, rows in zip(
+                    host.condition, target, (users, ~users), strict=True
+                )
+            ]
         )
         numbers["rf_error_heldout_linear"] = relative_error(
             fitted, pair[1], jnp.asarray(heldout)
@@ -81,7 +87,7 @@ def fit_linear(
       rows: That the map is fitted to.
     """
     weights = rows.astype(target.dtype)[:, None]
-    total = jnp.sum(weights)
+    total = jnp.maximum(jnp.sum(weights), 1.0)
     x, y = (
         a - jnp.sum(weights * a, axis=0, keepdims=True) / total
         for a in (condition, target)
