@@ -6,7 +6,10 @@ Never all pairs at once: a block of rows meets a block of columns. On a CPU each
 serves both blocks, which halves the arithmetic; features stay where they are, on disk
 if they are memory-mapped. An accelerator compares a block of rows with all items.
 
-An item without a vector, a row of zeros, is similar to itself alone.
+Items with the same vector, as those that were given the mean, are compared once: the
+last bit of a product depends on its place in a block and on the number of threads, and
+which of them are found would depend on these. An item without a vector, a row of zeros,
+is similar to itself alone.
 """
 
 import functools
@@ -21,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from jax import lax
-from jaxtyping import Float, Float32, Int32
+from jaxtyping import Float, Float32, Int32, Int64
 
 from rfrec import files
 from rfrec.config import UserError
@@ -34,7 +37,7 @@ _SAMPLE = 256
 # Of vectors; PyTorch's `normalize` has the same.
 _FLOOR = 1e-12
 # Part of the name of what is kept: change it with the meaning of the content.
-_VERSION = "1"
+_VERSION = "2"
 
 _DAMAGED = (
     *(OSError, EOFError, ValueError, KeyError),
@@ -80,14 +83,75 @@ def find(
             f" graph.neighbours from 1 to {len(x)}"
         )
     scale = _inverse_norms(x, block_rows)
+    first, group = _group_equal(x, block_rows)
+    vectors = _Rows(x, None if len(first) == len(x) else first)
+    most = min(k, len(first))
     if approximate or jax.default_backend() != "cpu":
-        found = _find_on_device(x, scale, k, approximate, block_rows)
+        found = _find_on_device(vectors, scale[first], most, approximate, block_rows)
     else:
-        found = _find_on_host(x, scale, k, block_rows)
+        found = _find_on_host(vectors, scale[first], most, block_rows)
+    if len(first) < len(x):
+        found = _spread(found, group, k)
     empty = np.flatnonzero(scale == 0)
     found.items[empty] = empty[:, None]
     found.cosine[empty] = np.arange(k) == 0
     return found
+
+
+class _Rows:
+    """Some rows of vectors that stay where they are; slices of them are read."""
+
+    def __init__(self, x: np.ndarray, chosen: np.ndarray | None):
+        self._x, self._chosen = x, chosen
+
+    def __len__(self) -> int:
+        return len(self._x if self._chosen is None else self._chosen)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        wanted = rows if self._chosen is None else self._chosen[rows]
+        return features.as_float32(self._x[wanted])
+
+
+def _group_equal(
+    x: np.ndarray, block_rows: int
+) -> tuple[Int64[np.ndarray, " G"], Int64[np.ndarray, " I"]]:
+    """Returns the first row of each different vector, and each row's number there."""
+    numbers: dict[bytes, int] = {}
+    first, group = [], np.empty(len(x), np.int64)
+    for start in range(0, len(x), block_rows):
+        for row, values in enumerate(
+            np.ascontiguousarray(x[start : start + block_rows])
+        ):
+            digest = hashlib.blake2b(values, digest_size=16).digest()
+            group[start + row] = number = numbers.setdefault(digest, len(first))
+            if number == len(first):
+                first.append(start + row)
+    return np.array(first), group
+
+
+def _spread(found: Neighbours, group: np.ndarray, k: int) -> Neighbours:
+    """Turns neighbours among different vectors into those among items.
+
+    Args:
+      found: Of each different vector, min(k, their number) of them.
+      group: The vector of each item.
+      k: Neighbours wanted.
+    """
+    members = np.argsort(group, kind="stable")
+    sizes = np.bincount(group)
+    starts = np.cumsum(sizes) - sizes
+    # More than k of one vector are never wanted.
+    counts = np.minimum(sizes, k)[found.items]
+    each = counts.ravel()
+    nth = np.arange(each.sum()) - np.repeat(np.cumsum(each) - each, each)
+    item = members[np.repeat(starts[found.items].ravel(), each) + nth]
+    value = np.repeat(found.cosine.ravel(), each)
+    row = np.repeat(np.arange(len(counts)), counts.sum(axis=1))
+    order = np.lexsort((item, -value, row))
+    of_row = np.bincount(row)
+    place = np.arange(len(row)) - np.repeat(np.cumsum(of_row) - of_row, of_row)
+    best = order[place < k].reshape(-1, k)
+    return Neighbours(item[best].astype(np.int32)[group], value[best][group])
 
 
 def _inverse_norms(x: np.ndarray, block_rows: int) -> Float32[np.ndarray, "I"]:
@@ -99,9 +163,7 @@ def _inverse_norms(x: np.ndarray, block_rows: int) -> Float32[np.ndarray, "I"]:
     return scale
 
 
-def _find_on_host(
-    x: np.ndarray, scale: np.ndarray, k: int, block_rows: int
-) -> Neighbours:
+def _find_on_host(x: _Rows, scale: np.ndarray, k: int, block_rows: int) -> Neighbours:
     """Compares blocks of rows with themselves and those behind them."""
     count = len(x)
     # Nothing is found yet: no item, worse than any.
@@ -111,13 +173,13 @@ def _find_on_host(
     buffer = np.empty((min(block_rows, count),) * 2, np.float32)
     for start in starts:
         a = slice(start, min(start + block_rows, count))
-        left = features.as_float32(x[a]) * scale[a, None]
+        left = x[a] * scale[a, None]
         for other in starts[start // block_rows :]:
             b = slice(other, min(other + block_rows, count))
             # Contiguous, as BLAS writes in place.
             part = buffer.ravel()[: len(left) * (b.stop - b.start)]
             part = part.reshape(len(left), -1)
-            np.matmul(left, features.as_float32(x[b]).T, out=part)
+            np.matmul(left, x[b].T, out=part)
             part *= scale[b]
             _merge(items[a], cosine[a], part, other)
             if other != start:
@@ -173,11 +235,11 @@ def _at_least(part: np.ndarray, bar: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _find_on_device(
-    x: np.ndarray, scale: np.ndarray, k: int, approximate: bool, block_rows: int
+    x: _Rows, scale: np.ndarray, k: int, approximate: bool, block_rows: int
 ) -> Neighbours:
     """Compares blocks of rows with all items."""
     count, size = len(x), min(block_rows, len(x))
-    placed = jnp.asarray(features.as_float32(x))
+    placed = jnp.asarray(x[:])
     unit = jax.jit(lambda x, s: x * s[:, None], donate_argnums=0)(placed, scale)
     best = functools.partial(_best_of_block, k=k, size=size, approximate=approximate)
     items, cosine = np.empty((count, k), np.int32), np.empty((count, k), np.float32)

@@ -64,6 +64,43 @@ def test_equal_vectors_come_by_their_number():
     np.testing.assert_array_equal(found.cosine, 1)
 
 
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+@pytest.mark.parametrize("k", [1, 10, 25])
+def test_the_same_vector_has_the_same_cosine_wherever_it_stands(
+    monkeypatch, backend, k
+):
+    monkeypatch.setattr(neighbours.jax, "default_backend", lambda: backend)
+    x = vectors(count=300, width=1280) + 1
+    rng = np.random.default_rng(1)
+    same = rng.choice(300, 60, replace=False)
+    # Like the mean vector, similar to many; more of it than neighbours are wanted.
+    x[same[:30]] = x.mean(axis=0)
+    x[same[30:]] = x[same[30]]
+    # Equal cosines, exactly: both sides read the first row of each vector.
+    first = np.arange(300)
+    first[same[:30]], first[same[30:]] = same[:30].min(), same[30:].min()
+    unit = x.astype("f8") / np.linalg.norm(x.astype("f8"), axis=1, keepdims=True)
+    cosine = (unit @ unit.T)[first][:, first]
+    numbers = np.arange(300)
+    wanted = np.stack([np.lexsort((numbers, -row))[:k] for row in cosine])
+    for block_rows in (7, 64, 1000):
+        found = neighbours.find(x, k, block_rows=block_rows)
+        np.testing.assert_array_equal(found.items, wanted)
+        np.testing.assert_allclose(
+            found.cosine, np.take_along_axis(cosine, wanted, axis=1), atol=1e-6
+        )
+
+
+def test_more_neighbours_than_different_vectors():
+    x = vectors(count=20)[np.arange(60) % 20]
+    found = neighbours.find(x, 30, block_rows=7)
+    assert all(len(set(row)) == 30 for row in found.items)
+    np.testing.assert_array_equal(found.items[:20], found.items[20:40])
+    np.testing.assert_array_equal(
+        found.items[:20, :3], np.arange(20)[:, None] + [0, 20, 40]
+    )
+
+
 def test_an_item_without_a_vector_is_alone():
     x = vectors()
     x[[4, 90]] = 0
