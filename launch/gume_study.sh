@@ -49,12 +49,32 @@ overrides=("$@")
 rows=${ROWS:-improved gume half steps_10 steps_100 no_contrast contrast_1 wide narrow
   reflow distil plugin joint frozen zeros lightgcn popularity}
 
+# Whether a row is asked for or done already.
+has() {
+  [[ " ${rows//$'\n'/ } " == *" $1 "* || -f $folder/$1/summary.json ]]
+}
+for name in $rows; do
+  case $name in
+    gume | half | steps_* | reflow | distil) needed=improved ;;
+    *) needed=gume ;;
+  esac
+  has gume && has "$needed" && continue
+  echo "gume_study.sh: row $name needs the rows gume and improved: add them to ROWS" >&2
+  exit 2
+done
+
 row() {
-  local name=$1
+  local name=$1 asked
   shift
-  [[ -f $folder/$name/summary.json ]] && return
+  asked="$variant $* ${overrides[*]-}"
+  if [[ -f $folder/$name/summary.json ]]; then
+    [[ $asked == "$(cat "$folder/$name/arguments.txt")" ]] && return
+    echo "gume_study.sh: $folder/$name was made with other arguments: use another folder" >&2
+    exit 2
+  fi
   python -m rfrec.launch.gume --config="configs/gume.py:$variant" \
     --workdir="$folder/$name" --seeds=3 "$@" ${overrides[@]+"${overrides[@]}"}
+  echo "$asked" >"$folder/$name/arguments.txt"
 }
 
 flow=(--config.rf.use_rf=True)

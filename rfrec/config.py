@@ -272,13 +272,16 @@ def as_json(config: ConfigDict) -> dict[str, Any]:
 
 
 def differing_keys(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[str]:
-    """Returns the dotted keys in which two configs as JSON differ."""
+    """Returns the dotted keys in which two configs as JSON differ.
+
+    A key that is missing, as in runs of another version, is one that is null.
+    """
     keys = []
     for name in sorted(a.keys() | b.keys()):
         left, right = a.get(name), b.get(name)
         if isinstance(left, dict) and isinstance(right, dict):
             keys += differing_keys(left, right, f"{prefix}{name}.")
-        elif left != right or (name in a) != (name in b):
+        elif left != right:
             keys.append(f"{prefix}{name}")
     return keys
 

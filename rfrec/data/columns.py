@@ -49,6 +49,8 @@ def read_columns(
             )
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; check data.path and names") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, OverflowError) as error:
         raise _bad_line(path, columns, kind, delimiter, header, error) from error
     if not table.size:

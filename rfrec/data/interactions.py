@@ -78,6 +78,8 @@ def read_inter_json(path: str | Path, num_items: int | None = None) -> Interacti
         )
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; check data.path and names") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except json.JSONDecodeError as error:
         raise UserError(
             f"{path}: not valid JSON at line {error.lineno} column {error.colno}"
@@ -195,11 +197,12 @@ def from_log(
     return _from_histories(lengths, items[order], names, num_items, origin, item_ids)
 
 
-def leave_one_out(inter: Interactions) -> Split:
+def leave_one_out(inter: Interactions, *, origin: str = "interactions") -> Split:
     """Splits off the last item of each user for test, the one before to validate.
 
     Args:
       inter: histories of at least three items.
+      origin: named in errors.
 
     Returns:
       `train` keeps the rest, in order, with the same users and `num_items`.
@@ -211,8 +214,8 @@ def leave_one_out(inter: Interactions) -> Split:
     if lengths.min() < 3:
         user = int(np.argmin(lengths))
         raise UserError(
-            f"user {inter.user_ids[user]!r} has {lengths[user]} items, leave-one-out"
-            " needs at least 3; drop such users first"
+            f"{origin}: user {inter.user_ids[user]!r} has {lengths[user]} items,"
+            " leave-one-out needs at least 3; drop such users first"
         )
     last = inter.indptr[1:] - 1
     keep = np.ones(len(inter.items), bool)
@@ -293,6 +296,8 @@ def read_header(path: Path) -> tuple[list[str], bool]:
             names = file.readline().rstrip("\r\n").split("\t")
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; check data.path and names") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is not UTF-8 text ({error.reason})") from error
     return [name.split(":")[0] for name in names], any(":" in name for name in names)

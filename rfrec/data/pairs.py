@@ -7,7 +7,6 @@ split in the column `x_label`; every other log is split here, user by user.
 """
 
 import hashlib
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,9 @@ import numpy as np
 from jaxtyping import Bool, Int, Int32, Int64
 
 from rfrec.config import UserError
-from rfrec.data import interactions, sources
+from rfrec.data import interactions, pair_checks, sources
 from rfrec.data.columns import read_columns
+from rfrec.data.features import fingerprint
 from rfrec.data.interactions import Interactions
 from rfrec.data.join import Feature
 
@@ -94,6 +94,14 @@ class GraphData(NamedTuple):
     features: tuple[Feature, ...]
     warnings: tuple[str, ...]
 
+    @property
+    def fingerprint(self) -> str:
+        """Hexadecimal sha256 of the pairs and of all features."""
+        digest = hashlib.sha256(self.split.fingerprint.encode())
+        for feature in self.features:
+            digest.update(f"{feature.name} {fingerprint(feature.values)}".encode())
+        return digest.hexdigest()
+
 
 def load(
     *,
@@ -136,14 +144,16 @@ def load(
         num_items=num_items,
         text_width=text_width,
     )
-    _check_lengths(chosen)
+    pair_checks.check_lengths(chosen)
+    data = None
+    if source in ("folder", "mmrec"):
+        data = sources.open_set(source, path, name)
     if split == "label":
-        if source != "mmrec":
+        if data is None or source != "mmrec":
             raise UserError(
                 f"data.split is 'label', which only source 'mmrec' has, not {source!r};"
                 f" choose one of {', '.join(SPLITS[1:])}"
             )
-        data = sources.open_set(source, path, name)
         parts = read_mmrec(data.log, sources.known_items(data))
     else:
         inter = sources.load_interactions(
@@ -154,24 +164,21 @@ def load(
             num_users=num_users,
             seed=seed,
         )
-        parts = from_interactions(inter, how=split, shares=shares, seed=seed)
+        origin = "interactions" if data is None else str(data.log)
+        parts = from_interactions(
+            inter, how=split, shares=shares, seed=seed, origin=origin
+        )
     for feature in chosen:
         if len(feature.values) != parts.num_items:
             raise UserError(
                 f"{feature.origin} has {len(feature.values)} rows, the data set has"
                 f" {parts.num_items} items; row i must be item i"
             )
-    return GraphData(parts, chosen, (*warnings, *parts.warnings))
-
-
-def _check_lengths(features: tuple[Feature, ...]) -> None:
-    """Refuses features of different numbers of items, and names the files."""
-    for one, other in itertools.pairwise(features):
-        if len(one.values) != len(other.values):
-            raise UserError(
-                f"{one.origin} has {len(one.values)} rows, {other.origin} has"
-                f" {len(other.values)}; row i of each must be item i"
-            )
+    told = ()
+    if data is not None:
+        last = max(int(getattr(parts, part).items.max()) for part in PARTS)
+        told = pair_checks.notice(data, last, chosen, split)
+    return GraphData(parts, chosen, (*warnings, *parts.warnings, *told))
 
 
 def read_mmrec(path: str | Path, num_items: int | None = None) -> PairSplit:
@@ -194,6 +201,11 @@ def read_mmrec(path: str | Path, num_items: int | None = None) -> PairSplit:
     path = Path(path)
     names, typed = interactions.read_header(path)
     wanted = ("userID", "itemID", "x_label")
+    if all(name.lstrip("-").replace(".", "", 1).isdigit() for name in names):
+        raise UserError(
+            f"{path}: the header is missing, the first line is {names}: put one with"
+            f" {', '.join(wanted)} before it"
+        )
     if typed or any(name not in names for name in wanted):
         raise UserError(
             f"{path}: header {names} has not the untyped columns {', '.join(wanted)}"
@@ -208,7 +220,7 @@ def read_mmrec(path: str | Path, num_items: int | None = None) -> PairSplit:
             f"{path}: interaction {unknown[0] + 1} has x_label {labels[unknown[0]]};"
             " 0 is training, 1 validation and 2 test"
         )
-    num_items = _check_range(users, items, num_items, path)
+    num_items = pair_checks.check_range(users, items, num_items, path)
     return _build(*(users, items, labels), num_items, str, None, str(path))
 
 
@@ -240,10 +252,10 @@ def from_interactions(
     users = np.repeat(np.arange(inter.num_users), lengths)
     places = np.arange(len(inter.items)) - inter.indptr[:-1][users]
     if how == "leave_one_out":
-        interactions.leave_one_out(inter)
+        interactions.leave_one_out(inter, origin=origin)
         num_valid = num_test = np.ones_like(lengths)
     elif how in ("time", "random"):
-        _check_shares(shares)
+        pair_checks.check_shares(shares)
         num_valid, num_test = (
             np.where(lengths > 2, np.maximum((lengths * s).astype(int), 1), 0)
             for s in shares[1:]
@@ -279,48 +291,6 @@ def select(
     return Positives(indptr, items[order].astype(np.int32))
 
 
-def _check_shares(shares: tuple[float, float, float]) -> None:
-    if len(shares) != 3 or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
-        raise UserError(
-            f"data.shares is {tuple(shares)}: expected three numbers above 0 that add"
-            " up to 1, for training, validation and test"
-        )
-
-
-def _check_range(
-    users: Int[np.ndarray, "E"],
-    items: Int[np.ndarray, "E"],
-    num_items: int | None,
-    path: Path,
-) -> int:
-    """Returns the number of items, and refuses one beyond."""
-    bound = 2**31 - 1 if num_items is None else num_items
-    outside = np.flatnonzero((items < 0) | (items >= bound))
-    if outside.size:
-        of = "" if num_items is None else f", the rows of its features ({num_items})"
-        raise UserError(
-            f"{path}: item {items[outside[0]]} of user {users[outside[0]]} is out of"
-            f" range 0 to {bound - 1}{of}; {outside.size} such interactions"
-        )
-    return int(items.max()) + 1 if num_items is None else num_items
-
-
-def _check_repeats(
-    users: Int[np.ndarray, "E"],
-    items: Int[np.ndarray, "E"],
-    num_items: int,
-    origin: str,
-) -> None:
-    keys = np.sort(users.astype(np.int64) * num_items + items)
-    double = np.flatnonzero(keys[1:] == keys[:-1])
-    if double.size:
-        user, item = divmod(int(keys[double[0]]), num_items)
-        raise UserError(
-            f"{origin}: user {user} has item {item} more than once; {double.size}"
-            " repeats in all parts together, keep one of each"
-        )
-
-
 def _build(
     users: Int[np.ndarray, "E"],
     items: Int[np.ndarray, "E"],
@@ -331,7 +301,7 @@ def _build(
     origin: str,
 ) -> PairSplit:
     """Numbers the users that can be trained, and packs the three parts."""
-    _check_repeats(users, items, num_items, origin)
+    pair_checks.check_repeats(users, items, num_items, origin)
     known = np.unique(users[labels == 0])
     kept = np.isin(users, known)
     warnings = _left_out(users, kept, origin)

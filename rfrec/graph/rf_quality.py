@@ -34,14 +34,16 @@ def compare(
     target = host.behaviour
     users = np.arange(len(heldout)) < len(target[0])
     groups = {"": np.ones_like(users), "_users": users, "_items": ~users}
-    if heldout.any():
+    # The spread of a single row is nothing.
+    told = heldout.sum() > 1
+    if told:
         groups["_heldout"] = heldout
     pair = jnp.concatenate(generated), jnp.concatenate(target)
     numbers = {
         f"rf_error{name}": relative_error(*pair, jnp.asarray(rows))
         for name, rows in groups.items()
     }
-    if heldout.any():
+    if told:
         # One map for each side: the generator is told which side a row is of.
         fitted = jnp.concatenate(
             [

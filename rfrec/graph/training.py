@@ -59,6 +59,7 @@ class Trainer:
       split: Pairs to train on and to evaluate.
       table: Of `triplets.build` for them.
       top_k: Length of the lists.
+      fingerprint: Of pairs and features, held against those of a checkpoint.
       decimals: Digits to which metrics of validation are rounded before they are
         compared, 4 in MMRec; None compares them as they are.
     """
@@ -72,6 +73,7 @@ class Trainer:
     split: pairs.PairSplit
     table: triplets.Table
     top_k: int = 50
+    fingerprint: str = ""
     decimals: int | None = None
 
     def init(self, seed: int) -> TrainState:

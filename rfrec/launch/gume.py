@@ -51,7 +51,10 @@ def main(
         raise UserError(f"--seeds={seeds}: must be at least 1")
     if against is not None:
         gume_seeds.read(against)
+    folders = _folders(workdir, config.seed, seeds)
     data = gume_settings.load(config)
+    if against is not None:
+        gume_seeds.check_same_pairs(against, data.split.fingerprint)
     # Before a folder is made, so that a refused config leaves nothing behind.
     run = training.Run(gume_settings.make_trainer(config, data))
     split = data.split
@@ -60,20 +63,49 @@ def main(
         *(split.num_users, split.num_items, len(split.train.items)),
         *(jax.device_count(), jax.default_backend()),
     )
-    for number in range(seeds):
+    for number, folder in enumerate(folders):
         one = copy.deepcopy(config)
         one.seed = config.seed + number
-        own = "" if seeds == 1 else f"seed_{one.seed}"
         if again is None:
-            run_one(one, run, workdir / own)
+            run_one(one, run, folder)
         else:
-            rank_again(one, run, workdir / own, again / own)
+            rank_again(one, run, folder, again / folder.relative_to(workdir))
     if jax.process_index() == 0 and (seeds > 1 or against is not None):
-        gume_seeds.write(workdir, against=against, resamples=config.eval.resamples)
+        resamples = config.eval.resamples
+        gume_seeds.write(workdir, folders, against=against, resamples=resamples)
+
+
+def _folders(workdir: Path, first: int, seeds: int) -> list[Path]:
+    """Returns the folder of each seed.
+
+    Raises:
+      UserError: The workdir holds one run where seeds are to be, or the reverse.
+    """
+    if seeds > 1 and (workdir / "config.json").exists():
+        raise UserError(
+            f"{workdir} holds a run of its own, where --seeds={seeds} would put the"
+            " folders of theirs: use another --workdir"
+        )
+    if seeds == 1 and any(workdir.glob("seed_*/config.json")):
+        raise UserError(
+            f"{workdir} holds the folders of seeds, where one run would put its own"
+            " files: use another --workdir, or --seeds"
+        )
+    if seeds == 1:
+        return [workdir]
+    return [workdir / f"seed_{first + number}" for number in range(seeds)]
 
 
 def run_one(config: ConfigDict, run: training.Run, workdir: Path) -> None:
-    """Trains and evaluates one seed."""
+    """Trains and evaluates one seed.
+
+    Raises:
+      UserError: The folder is that of a run ranked again, or of another config.
+    """
+    if gume_report.was_ranked_again(workdir):
+        raise UserError(
+            f"{workdir} holds what --again made of another run: use another --workdir"
+        )
     runner.open_workdir(workdir, config)
     template = run.trainer.init(config.seed)
     checkpoints = Checkpoints(workdir, highest=(training.CRITERION,))
@@ -85,8 +117,8 @@ def run_one(config: ConfigDict, run: training.Run, workdir: Path) -> None:
             engine=run.trainer.engine,
             checkpoints=checkpoints,
             workdir=workdir,
-            notes={"data": run.trainer.split.fingerprint},
-            what="pairs",
+            notes={"data": run.trainer.fingerprint},
+            what="pairs or features",
         )
         step = checkpoints.best(training.CRITERION)
         assert step is not None, "evaluated before anything was stored"
@@ -100,7 +132,16 @@ def run_one(config: ConfigDict, run: training.Run, workdir: Path) -> None:
 def rank_again(
     config: ConfigDict, run: training.Run, workdir: Path, trained: Path
 ) -> None:
-    """Evaluates one seed of a finished run under a config that samples otherwise."""
+    """Evaluates one seed of a finished run under a config that samples otherwise.
+
+    Raises:
+      UserError: There is no such run, or the folder is that of a trained one.
+    """
+    if (workdir / "checkpoints").exists():
+        raise UserError(
+            f"{workdir} holds a trained run, whose report --again would replace: use"
+            " another --workdir"
+        )
     gume_again.check_same(config, trained)
     state, step = gume_again.best(run.trainer, config.seed, trained)
     runner.open_workdir(workdir, config)

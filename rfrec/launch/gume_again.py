@@ -80,9 +80,10 @@ def best(trainer: training.Trainer, seed: int, workdir: Path) -> tuple[TrainStat
         restored = checkpoints.restore(step, trainer.init(seed))
     finally:
         checkpoints.close()
-    if restored.notes.get("data") != trainer.split.fingerprint:
+    if restored.notes.get("data") != trainer.fingerprint:
         raise UserError(
-            f"the pairs are not those that {workdir} was trained on: restore them"
+            f"the pairs or features are not those that {workdir} was trained on:"
+            " restore them"
         )
     return restored.state, step
 

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run of a graph recommender leaves: lists, metrics by user, report."""
 
+import json
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -101,6 +103,12 @@ def write(
     logging.info("report: %s", workdir / REPORT)
 
 
+def was_ranked_again(workdir: Path) -> bool:
+    """Whether a folder holds what `--again` made of a run in another one."""
+    path = workdir / REPORT
+    return path.is_file() and "again" in json.loads(path.read_text(encoding="utf-8"))
+
+
 def popular(run: training.Run) -> float:
     """Returns the criterion's value on validation for the most popular items."""
     split = run.trainer.split
@@ -171,7 +179,7 @@ def read_per_user(path: Path) -> PerUser:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         users = tuple(arrays.pop("users").tolist())
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{path} cannot be read ({error}): is this the folder of a finished run?"
         ) from error

@@ -2,12 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs of several seeds in; their mean, its interval, and a comparison out."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from absl import logging
 
+from rfrec import config as cfg
 from rfrec.config import UserError
 from rfrec.evaluation import significance
 from rfrec.launch import gume_report, runner
@@ -28,16 +31,80 @@ def read(folder: Path) -> dict[str, PerUser]:
       By the name of the run's folder.
 
     Raises:
-      UserError: There is no finished run, or its files are damaged.
+      UserError: There is no finished run, there are several that are not seeds of one,
+        or files are damaged.
     """
     own = folder / gume_report.PER_USER
-    paths = [own] if own.is_file() else sorted(folder.glob(f"seed_*/{own.name}"))
-    if not paths:
+    seeds = sorted(folder.glob(f"seed_*/{own.name}"))
+    if not own.is_file() and not seeds:
         raise UserError(
             f"{folder} holds no {own.name} and no seed_N/{own.name}: give the folder of"
             " finished runs of rfrec.launch.gume"
         )
-    return {path.parent.name: gume_report.read_per_user(path) for path in paths}
+    if own.is_file() and seeds:
+        raise UserError(
+            f"{folder} holds a run of its own and {seeds[0].parent.name}: keep one run,"
+            " or the seeds of one, in a folder"
+        )
+    return read_runs([path.parent for path in seeds] or [folder])
+
+
+def read_runs(folders: Sequence[Path]) -> dict[str, PerUser]:
+    """Reads the metrics by user of runs that differ in their seed alone.
+
+    Args:
+      folders: Of the runs, at least one.
+
+    Raises:
+      UserError: They differ in more, or files are missing or damaged.
+    """
+    runs = {
+        f.name: gume_report.read_per_user(f / gume_report.PER_USER) for f in folders
+    }
+    configs = [cfg.as_json(cfg.read_config(f / "config.json")) for f in folders]
+    for folder, config in zip(folders, configs, strict=True):
+        keys = set(cfg.differing_keys(configs[0], config)) - {"seed"}
+        if keys:
+            raise UserError(
+                f"{folders[0]} and {folder} are no seeds of one config, they differ in"
+                f" {', '.join(sorted(keys))}: keep them in folders of their own"
+            )
+    return runs
+
+
+def read_data(folder: Path) -> str:
+    """Returns the fingerprint of the pairs of a finished run, or of seeds of one.
+
+    Raises:
+      UserError: A report is missing or damaged, or they are of several pairs.
+    """
+    paths = sorted(folder.glob("seed_*/report.json")) or [folder / "report.json"]
+    try:
+        found = {json.loads(p.read_text("utf-8"))["data"]["sha256"] for p in paths}
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{folder}: a report.json cannot be read ({error!r}): run it to its end"
+        ) from error
+    if len(found) > 1:
+        raise UserError(f"{folder}: its seeds were run on several data or splits")
+    return found.pop()
+
+
+def check_same_pairs(against: Path, data: str) -> None:
+    """Refuses to compare with runs of other pairs, or of another split of them.
+
+    Args:
+      against: Folder of finished runs.
+      data: Fingerprint of the pairs that they are compared on.
+
+    Raises:
+      UserError: They are others, or files are missing or damaged.
+    """
+    if read_data(against) != data:
+        raise UserError(
+            f"--against={against}: its pairs or their split are others: both need the"
+            " same data and data.split"
+        )
 
 
 def summarise(runs: dict[str, PerUser]) -> dict[str, dict[str, Any]]:
@@ -78,7 +145,7 @@ def compare(
     if len(users) > 1:
         raise UserError(
             "--against: its runs and these tell of different users: both need the same"
-            " data and split"
+            " data and data.split"
         )
     table = {}
     for name in next(iter(ours.values())).values:
@@ -91,18 +158,21 @@ def compare(
     return table
 
 
-def write(workdir: Path, *, against: Path | None, resamples: int) -> None:
-    """Writes and tells the summary of the runs in a folder.
+def write(
+    workdir: Path, folders: Sequence[Path], *, against: Path | None, resamples: int
+) -> None:
+    """Writes and tells the summary of runs.
 
     Args:
-      workdir: Of the runs.
+      workdir: Where it goes.
+      folders: Of the runs.
       against: Folder of the runs to compare with.
       resamples: Of the bootstrap.
 
     Raises:
       UserError: Runs are missing, damaged, or of other users.
     """
-    runs = read(workdir)
+    runs = read_runs(folders)
     summary: dict[str, Any] = {"runs": list(runs), "test": summarise(runs)}
     if against is not None:
         summary["against"] = {

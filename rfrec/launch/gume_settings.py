@@ -35,6 +35,7 @@ RULES: cfg.Rules = {
     "seed": cfg.whole(0),
     "data.source": cfg.one_of(*sources.SOURCES),
     "data.split": cfg.one_of(*pairs.SPLITS),
+    "data.shares": cfg.each(cfg.above(0)),
     "data.seed": cfg.whole(0),
     "data.missing": cfg.one_of("zeros", "mean"),
     "data.num_items": cfg.whole(1),
@@ -142,6 +143,7 @@ def make_trainer(config: ConfigDict, data: GraphData) -> training.Trainer:
         split=split,
         table=table,
         top_k=config.eval.top_k,
+        fingerprint=data.fingerprint,
         decimals=config.eval.decimals,
     )
 

@@ -163,7 +163,6 @@ def main(config: ConfigDict, workdir: Path) -> None:
     plotting.require_matplotlib()
     if not workdir.is_dir():
         raise UserError(f"{workdir} does not exist: --workdir is the folder of a run")
-    out = workdir / "plots"
     rows = read_rows(workdir / "metrics.jsonl")
     if plots_gume.is_run(workdir):
         plots_gume.draw(config, workdir, rows)
@@ -175,7 +174,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
         raise UserError(
             f"{workdir} has no metrics.jsonl, codes.json or latents.npz yet"
         )
-    out.mkdir(exist_ok=True)
+    out = plotting.make_folder(workdir)
 
     if rows:
         plotting.save(out / "curves.png", plotting.draw_curves(rows), config.dpi)

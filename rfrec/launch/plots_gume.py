@@ -21,7 +21,14 @@ from ml_collections import ConfigDict
 from rfrec import config as cfg
 from rfrec.config import UserError
 from rfrec.graph import training
-from rfrec.launch import gume_again, gume_settings, plotting, plotting_gume, tsne
+from rfrec.launch import (
+    gume_again,
+    gume_report,
+    gume_settings,
+    plotting,
+    plotting_gume,
+    tsne,
+)
 from rfrec.launch.plotting_gume import Cloud, Quality
 from rfrec.rf import settings as rf_settings
 
@@ -77,6 +84,8 @@ class Restored:
         """
         config = copy.deepcopy(self.config)
         config.rf.sampling_steps = steps
+        # Done once, when the run was opened.
+        config.rf.reflow = "none"
         model, _ = gume_settings.make_model(config, self.data)
         run = training.Run(dataclasses.replace(self.trainer, model=model))
         encoded = run.encode(self.state, {"ratio": ratio})
@@ -133,10 +142,14 @@ def draw(config: ConfigDict, workdir: Path, rows: Sequence[dict[str, Any]]) -> N
     Raises:
       UserError: The run has not come to an end of an epoch, or lacks its data.
     """
+    if gume_report.was_ranked_again(workdir):
+        raise UserError(
+            f"{workdir} was not trained, --again made it of another run, which its"
+            " report.json names: draw that one"
+        )
     if not rows:
         raise UserError(f"{workdir} has no metrics yet: draw it after an epoch")
-    out = workdir / "plots"
-    out.mkdir(exist_ok=True)
+    out = plotting.make_folder(workdir)
     figure = plotting_gume.draw_training(rows, _METRICS)
     plotting.save(out / "curves.png", figure, config.dpi)
     if not cfg.read_config(workdir / "config.json").rf.use_rf:

@@ -72,6 +72,20 @@ def panels(count: int, *, width: float, height: float, most: int = 3):
     return figure, axes[:count]
 
 
+def make_folder(workdir: Path) -> Path:
+    """Returns the folder of a run's pictures, made if it is missing.
+
+    Raises:
+      UserError: It cannot be made.
+    """
+    out = workdir / "plots"
+    try:
+        out.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be made: {error.strerror}") from error
+    return out
+
+
 def save(path: Path, figure: Any, dpi: int) -> None:
     """Writes a figure as PNG, whole or not at all."""
     with files.replacing(path) as partial:

@@ -15,10 +15,18 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from rfrec import files
-from rfrec.config import UserError, as_json, differing_keys, is_optional, read_config
+from rfrec.config import (
+    RF_ALIASES,
+    UserError,
+    as_json,
+    differing_keys,
+    is_optional,
+    read_config,
+)
 from rfrec.train.loop import Preempted
 
 _CONFIG = re.compile(r"--?config(=.*)?", re.DOTALL)
+_RF = re.compile(r"--config\.rf\.(\w+)=(.*)", re.DOTALL)
 _NONE = re.compile(r"--config\.([A-Za-z0-9_.]+)=None")
 # The exit code of a process ended by SIGTERM.
 _PREEMPTED = 143
@@ -109,6 +117,10 @@ def _parse(argv: list[str], default: str) -> list[str]:
     """
     if not any(_CONFIG.fullmatch(argument) for argument in argv):
         argv = [argv[0], f"--config={default}", *argv[1:]]
+    try:
+        _refuse_two_values(argv)
+    except UserError as error:
+        _stop(str(error), 2)
     none = [m[1] for m in map(_NONE.fullmatch, argv) if m]
     kept = [argument for argument in argv if not _NONE.fullmatch(argument)]
     try:
@@ -149,6 +161,20 @@ def _first_line(error: Exception) -> str:
     while isinstance(text, BaseException):
         text = text.args[0] if text.args else ""
     return " ".join(str(text).split())[:300]
+
+
+def _refuse_two_values(argv: list[str]) -> None:
+    """Refuses two names of one switch that are given different values.
+
+    The config holds one value for both, of which the last would win.
+    """
+    given: dict[str, re.Match[str]] = {}
+    for found in filter(None, map(_RF.fullmatch, argv)):
+        first = given.setdefault(RF_ALIASES.get(found[1], found[1]), found)
+        if first[1] != found[1] and first[2] != found[2]:
+            raise UserError(
+                f"{first[0]} and {found[0]} are two names of one switch: set one"
+            )
 
 
 def _culprit(argv: list[str], error: Exception) -> str:

@@ -92,13 +92,20 @@ def add_tests(rows: dict[str, dict[str, Any]], folder: Path, against: str) -> No
       against: Name of the row to compare with.
 
     Raises:
-      UserError: There is no such row, or its runs are no graph recommender's.
+      UserError: There is no such row, its runs are no graph recommender's, or a row
+        was run on other pairs.
     """
     if against not in rows:
         raise UserError(f"--against={against}: the rows are {', '.join(rows)}")
     theirs = gume_seeds.read(folder / against)
+    data = gume_seeds.read_data(folder / against)
     for name, row in rows.items():
         if name != against:
+            if gume_seeds.read_data(folder / name) != data:
+                raise UserError(
+                    f"--against={against}: the pairs of {name} or their split are"
+                    " others: both need the same data and data.split"
+                )
             ours = gume_seeds.read(folder / name)
             row["against"] = {
                 "row": against,
@@ -149,7 +156,7 @@ def of_recommender(report: dict[str, Any]) -> dict[str, float]:
             numbers[name] = report[name]
     if "ratio" in report["choice"]:
         numbers["ratio"] = report["choice"]["ratio"]
-    for name in ("rf_error", "rf_error_heldout"):
+    for name in ("rf_error", "rf_error_heldout", "rf_error_heldout_linear"):
         if name in report["numbers"]:
             numbers[name] = report["numbers"][name]
     return numbers

@@ -201,9 +201,9 @@ def fit(
             if not schedule.evaluates_after(epoch):
                 continue
             evaluated = program.evaluate(state)
-            numbers = [v for v in evaluated.values() if isinstance(v, float)]
-            if not np.isfinite(numbers).all():
-                _refuse(progress.step, schedule, checkpoints)
+            for name, value in evaluated.items():
+                if isinstance(value, float) and not np.isfinite(value):
+                    _refuse(name, progress.step, schedule, checkpoints)
             row = {"step": progress.step, "epoch": epoch, "split": "eval", **evaluated}
             if writer is not None:
                 writer.write(row)
@@ -230,17 +230,19 @@ def _check_finite(loss, progress, schedule, checkpoints) -> None:
     if np.isfinite(loss).all():
         return
     first = int(np.argmin(np.isfinite(loss)))
-    _refuse(progress.step + first + 1, schedule, checkpoints)
+    _refuse("loss", progress.step + first + 1, schedule, checkpoints)
 
 
-def _refuse(step: int, schedule: Schedule, checkpoints: Checkpoints) -> NoReturn:
+def _refuse(
+    name: str, step: int, schedule: Schedule, checkpoints: Checkpoints
+) -> NoReturn:
     """Stops a run whose numbers are not finite, naming what is still good."""
     checkpoints.wait()
     good = checkpoints.latest()
     kept = f"the last good checkpoint is step {good}" if good else "no checkpoint yet"
     epoch = math.ceil(step / schedule.steps_per_epoch)
     raise UserError(
-        f"the loss is not finite at step {step} (epoch {epoch}); {kept}: lower"
+        f"{name} is not finite at step {step} (epoch {epoch}); {kept}: lower"
         " optim.lr or set optim.clip_norm"
     )
 

@@ -3,6 +3,7 @@
 """Pairs of user and item: read with MMRec's split, or split here; features beside."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,7 @@ def test_the_fingerprint_tells_parts_apart(shop):
     [
         (
             as_text([*ROWS, (4, 6, 0)]),
-            "item 6 of user 4 is out of range 0 to 5, the rows",
+            "item 6 of user 4 is out of range 0 to 5, the fewest rows",
         ),
         (as_text([*ROWS, (4, -1, 0)]), "item -1 of user 4 is out of range"),
         (as_text([*ROWS, (4, 3, 3)]), "interaction 11 has x_label 3"),
@@ -97,6 +98,7 @@ def test_the_fingerprint_tells_parts_apart(shop):
         (as_text(ROWS)[:-3] + "\n", "line 11 has too few fields"),
         (as_text(ROWS).replace("\t5\t9\t2", "\t5\t9\tx"), "'x' is not an integer"),
         (HEADER, "holds no rows"),
+        (as_text(ROWS).removeprefix(HEADER), "the header is missing, the first line"),
     ],
 )
 def test_a_damaged_split_is_one_line(shop, content, message):
@@ -105,6 +107,44 @@ def test_a_damaged_split_is_one_line(shop, content, message):
         pairs.load(source="mmrec", path=shop, name="shop")
     assert "\n" not in str(error.value)
     assert "shop.inter" in str(error.value)
+
+
+def test_a_log_that_ends_before_its_features_is_told(shop):
+    for name in ("text", "image"):
+        np.save(shop / f"{name}_feat.npy", np.random.default_rng(0).random((8, 3)))
+    asked = {"source": "mmrec", "path": shop, "name": "shop"}
+    found = pairs.load(**asked, features=("text", "image"))
+    ending = "shop.inter: ends at item 5, .*text_feat.npy has 8 rows: .* row i must be"
+    assert any(re.search(ending, line) for line in found.warnings)
+    assert not any("ends at item" in line for line in pairs.load(**asked).warnings)
+
+
+def test_a_log_without_times_is_told_where_they_count(shop):
+    text = as_text([(0, i, 0) for i in range(6)]).replace("timestamp", "page")
+    (shop / "shop.inter").write_text(text)
+    asked = {"source": "mmrec", "path": shop, "name": "shop"}
+    for split, told in (("time", True), ("leave_one_out", True), ("random", False)):
+        lines = pairs.load(**asked, split=split).warnings
+        assert any("has no column timestamp" in line for line in lines) == told
+
+
+def test_the_fingerprint_of_all_data_tells_features_apart(shop):
+    asked = {"source": "mmrec", "path": shop, "name": "shop", "features": ("text",)}
+    one = pairs.load(**asked)
+    # Before the file is another: vectors are read when they are needed.
+    before = one.fingerprint
+    assert before == pairs.load(**asked).fingerprint
+    turned = np.load(shop / "text_feat.npy")[::-1]
+    np.save(shop / "text_feat.npy", turned)
+    other = pairs.load(**asked)
+    assert other.split.fingerprint == one.split.fingerprint
+    assert other.fingerprint != before
+
+
+def test_a_short_history_is_named_with_its_file(shop):
+    asked = {"source": "mmrec", "path": shop, "name": "shop"}
+    with pytest.raises(UserError, match=r"shop\.inter: user '2' has 2 items"):
+        pairs.load(**asked, split="leave_one_out")
 
 
 def test_leave_one_out_holds_the_last_two():
@@ -207,7 +247,7 @@ def _save(name, rows, bad=None):
         (
             _save("image", 5),
             {"features": ("image",)},
-            "item 5 of user 2 is out of range 0 to 4, the rows of",
+            "item 5 of user 2 is out of range 0 to 4, the fewest rows of",
         ),
         (_save("text", 6, np.nan), {}, "text_feat.npy: 1 of 6 rows hold NaN"),
         (None, {"features": ("video",)}, "no feature 'video'; .* has: image, text"),

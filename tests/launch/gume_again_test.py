@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finished runs ranked once more, with other sampling or mixing."""
 
+import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from rfrec.config import UserError
-from rfrec.launch import gume, gume_again, gume_report
+from rfrec.launch import gume, gume_again, gume_report, gume_settings
 from tests.mains import load_config
 
 TINY = {
@@ -105,6 +107,37 @@ def test_another_training_is_refused(trained, tmp_path, changes, message):
     with pytest.raises(UserError, match=f"differs in {message}: use its values"):
         gume.main(config, tmp_path / "other", again=trained / "seed_0")
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("what", ["pairs", "features"])
+def test_other_data_is_refused(trained, tmp_path, monkeypatch, what):
+    data = gume_settings.load(make_config(**FLOW))
+    if what == "features":
+        first = data.features[0]
+        turned = first._replace(values=np.array(first.values)[::-1])
+        data = data._replace(features=(turned, *data.features[1:]))
+    else:
+        split = dataclasses.replace(data.split, valid=data.split.test)
+        data = data._replace(split=split)
+    monkeypatch.setattr(gume_settings, "load", lambda config: data)
+    with pytest.raises(UserError, match="pairs or features are not those that"):
+        gume.main(make_config(**FLOW), tmp_path / "new", again=trained / "seed_0")
+    assert not (tmp_path / "new").exists()
+    copy = shutil.copytree(trained / "seed_0", tmp_path / "copy")
+    before = (copy / "report.json").read_bytes()
+    with pytest.raises(UserError, match="pairs or features are not those this run"):
+        gume.main(make_config(**FLOW), copy)
+    assert (copy / "report.json").read_bytes() == before
+
+
+def test_a_trained_run_and_one_ranked_again_do_not_share_a_folder(trained, tmp_path):
+    config = make_config(**FLOW)
+    copy = shutil.copytree(trained / "seed_0", tmp_path / "copy")
+    with pytest.raises(UserError, match="holds a trained run"):
+        gume.main(config, copy, again=copy)
+    gume.main(config, tmp_path / "again", again=trained / "seed_0")
+    with pytest.raises(UserError, match="what --again made of another run"):
+        gume.main(config, tmp_path / "again")
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):

@@ -3,6 +3,7 @@
 """GUME's main: its folder, seeds, comparisons, resume after a kill, refusals."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from rfrec.config import UserError
 from rfrec.evaluation import metrics, predictions, report
-from rfrec.launch import gume, gume_report, gume_settings
+from rfrec.launch import gume, gume_report, gume_seeds, gume_settings
 from rfrec.train import loop, writer
 from tests import mains
 from tests.mains import load_config, load_module, run_whole_and_killed
@@ -73,7 +74,7 @@ def test_the_variants_of_the_authors_have_their_settings():
 
 def test_every_key_has_a_rule_or_is_free():
     config = load_module("gume").get_config()
-    free = ("data.path", "data.name", "data.features", "data.shares", "graph.cache")
+    free = ("data.path", "data.name", "data.features", "graph.cache")
     for section, values in config.items():
         keys = [f"{section}.{k}" for k in values] if hasattr(values, "keys") else []
         for key in keys or [section]:
@@ -250,6 +251,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path):
     ("overrides", "message"),
     [
         ({"eval.top_k": 20}, "config.eval.top_k=20: must be an integer of at least 50"),
+        ({"data.shares": ("a", "b", "c")}, "config.data.shares=.*above 0"),
         ({"optim.momentum": 0.5}, "optim.momentum > 0 and optim.name other than sgd"),
         ({"optim.min_lr": 1.0}, "optim.min_lr > optim.lr"),
         ({"data.features": ()}, r"model.name=gume and data.features=\(\)"),
@@ -266,6 +268,38 @@ def test_a_refused_config_leaves_no_folder(tmp_path, overrides, message):
     with pytest.raises(UserError, match=message):
         gume.main(make_config(**overrides), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_runs_of_other_pairs_are_not_compared(done, tmp_path):
+    # The same users, whose test items are others.
+    other = make_config(**{"data.split": "random"})
+    with pytest.raises(UserError, match="its pairs or their split are others"):
+        gume.main(other, tmp_path / "run", against=done)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_and_seeds_of_runs_do_not_share_a_folder(done, tmp_path):
+    with pytest.raises(UserError, match="holds the folders of seeds"):
+        gume.main(make_config(), done)
+    floor = make_config(**{"model.name": "popularity"})
+    gume.main(floor, tmp_path / "one")
+    with pytest.raises(UserError, match="holds a run of its own"):
+        gume.main(floor, tmp_path / "one", seeds=2)
+    shutil.copytree(tmp_path / "one", tmp_path / "one" / "seed_1")
+    with pytest.raises(UserError, match="a run of its own and seed_1"):
+        gume_seeds.read(tmp_path / "one")
+
+
+def test_a_summary_is_of_the_seeds_of_its_call_and_of_one_config(tmp_path):
+    floor = {"model.name": "popularity"}
+    gume.main(make_config(**floor), tmp_path, seeds=3)
+    gume.main(make_config(**floor), tmp_path, seeds=2)
+    assert read_json(tmp_path / "summary.json")["runs"] == ["seed_0", "seed_1"]
+    other = make_config(**floor, **{"eval.resamples": 60})
+    gume.main(other, tmp_path / "other")
+    shutil.copytree(tmp_path / "other", tmp_path / "seed_7")
+    with pytest.raises(UserError, match="no seeds of one config.*eval.resamples"):
+        gume_seeds.read(tmp_path)
 
 
 def test_a_comparison_with_nothing_is_refused_before_training(tmp_path):

@@ -91,6 +91,10 @@ LINES = {
         ],
         "codebook.init_on=batch and train.batch_size",
     ),
+    "two names of one switch": (
+        [SMOKE, FOLDER, "--config.rf.lr=0.1", "--config.rf.learning_rate=0.2"],
+        "--config.rf.lr=0.1 and --config.rf.learning_rate=0.2 are two names",
+    ),
     "none where it may stand": (
         [SMOKE, FOLDER, "--config.optim.clip_norm=None", "--config.seed=-1"],
         "config.seed=-1",

@@ -64,7 +64,7 @@ def test_damaged_report_is_named(tmp_path):
         summary.read_reports(tmp_path)
 
 
-def graph_run(folder, seed, recall):
+def graph_run(folder, seed, recall, pairs="one"):
     """Writes what the table reads of a run of a graph recommender."""
     names = ("recall@10", "ndcg@10", "ndcg@20")
     values = {"recall@20": recall, **dict.fromkeys(names, recall / 2)}
@@ -74,9 +74,12 @@ def graph_run(folder, seed, recall):
     found = gume_report.PerUser(users, values)
     gume_report.write_per_user(folder / gume_report.PER_USER, found)
     means = {name: {"mean": float(value.mean())} for name, value in values.items()}
+    config = folder / "config.json"
+    config.write_text(json.dumps({"seed": seed, "model": folder.parent.name}))
     told = {
         "main": "gume",
         "seed": seed,
+        "data": {"sha256": pairs},
         "device": "cpu x 1",
         "test": {"metrics": {"all": means}},
         "valid": {"metrics": {"all": means}},
@@ -118,6 +121,9 @@ def test_tables_that_cannot_be_made_are_refused(tmp_path):
     graph_run(tmp_path / "alone", 0, np.ones(6))
     done = table(tmp_path, "--against=flow")
     assert done.returncode and "--against=flow: the rows are alone" in done.stderr
+    graph_run(tmp_path / "split", 0, np.ones(6), pairs="another")
+    done = table(tmp_path, "--against=alone")
+    assert done.returncode and "the pairs of split or their split" in done.stderr
     other = tmp_path / "tokenizer" / "seed_0"
     other.mkdir(parents=True)
     (other / "report.json").write_text(json.dumps(report(1, 0)))
