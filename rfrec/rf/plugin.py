@@ -357,6 +357,8 @@ def _check(name: str, x: Rows, rows: int, width: int) -> None:
             f"{name} has shape {tuple(x.shape)}, where ({rows}, {width or 'width'}) is"
             " needed: give rows that belong together"
         )
+    if rows == 0:
+        raise UserError(f"{name} has no rows: give at least one")
     sound = jnp.isfinite(x).all(axis=1) if isinstance(x, Array) else None
     sound = np.isfinite(x).all(axis=1) if sound is None else np.asarray(sound)
     if not sound.all():

@@ -203,6 +203,7 @@ def test_numbers_that_are_none_are_named(kind, value):
         (lambda rf, t, c: rf.generate([c[0], c[1][:3]]), r"conditions\[1\] has shape"),
         (lambda rf, t, c: rf.generate([c[1], c[0]]), r"conditions\[0\] has shape"),
         (lambda rf, t, c: rf.generate(c, n_steps=0), "n_steps=0"),
+        (lambda rf, t, c: rf.generate([x[:0] for x in c]), "has no rows"),
         (lambda rf, t, c: rf.generate(c, user_prior=t), "set guided_sampling=True"),
         (lambda rf, t, c: rf.compute_loss_and_step(t[:3], c), "target_embeds"),
         (lambda rf, t, c: rf.compute_loss_and_step(t, c, t[:, :2]), "user_prior"),
