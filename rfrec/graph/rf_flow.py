@@ -296,13 +296,15 @@ class Flow:
             moments[part.name] = units.observe(
                 self.settings, state["moments"][part.name], target, condition, counted
             )
+            # The first half of a split: the runs of `results` drew from it.
+            drawn = jax.random.split(jax.random.fold_in(key, i))[0]
             total, terms = generator.loss(
                 self.heard,
                 params[part.name],
                 moments[part.name],
                 target,
                 condition,
-                jax.random.split(jax.random.fold_in(key, i))[0],
+                drawn,
                 prior=self.prior(host, part),
                 side=side,
                 weights=counted,

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run of a graph recommender leaves: lists, metrics by user, report."""
 
-import json
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from rfrec.config import UserError, as_json
 from rfrec.data import pairs
 from rfrec.evaluation import groups, metrics, predictions, ranking, report
 from rfrec.graph import popularity, training
-from rfrec.launch import runner
+from rfrec.launch import report_file, runner
 from rfrec.train import loop, writer
 
 PREDICTIONS, PER_USER, REPORT = "predictions.jsonl", "per_user.npz", "report.json"
@@ -104,9 +103,13 @@ def write(
 
 
 def was_ranked_again(workdir: Path) -> bool:
-    """Whether a folder holds what `--again` made of a run in another one."""
+    """Whether a folder holds what `--again` made of a run in another one.
+
+    Raises:
+      UserError: Its report is damaged.
+    """
     path = workdir / REPORT
-    return path.is_file() and "again" in json.loads(path.read_text(encoding="utf-8"))
+    return path.is_file() and "again" in report_file.load(path, "move it away")
 
 
 def popular(run: training.Run) -> float:

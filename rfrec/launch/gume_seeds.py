@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs of several seeds in; their mean, its interval, and a comparison out."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from absl import logging
 from rfrec import config as cfg
 from rfrec.config import UserError
 from rfrec.evaluation import significance
-from rfrec.launch import gume_report, runner
+from rfrec.launch import gume_report, report_file, runner
 from rfrec.launch.gume_report import PerUser
 
 SUMMARY = "summary.json"
@@ -79,12 +78,16 @@ def read_data(folder: Path) -> str:
       UserError: A report is missing or damaged, or they are of several pairs.
     """
     paths = sorted(folder.glob("seed_*/report.json")) or [folder / "report.json"]
-    try:
-        found = {json.loads(p.read_text("utf-8"))["data"]["sha256"] for p in paths}
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{folder}: a report.json cannot be read ({error!r}): run it to its end"
-        ) from error
+    found = {
+        report_file.at(
+            path,
+            report_file.load(path, "run it to its end"),
+            "data",
+            "sha256",
+            kind=str,
+        )
+        for path in paths
+    }
     if len(found) > 1:
         raise UserError(f"{folder}: its seeds were run on several data or splits")
     return found.pop()

@@ -35,7 +35,7 @@ RULES: cfg.Rules = {
     "seed": cfg.whole(0),
     "data.source": cfg.one_of(*sources.SOURCES),
     "data.split": cfg.one_of(*pairs.SPLITS),
-    "data.shares": cfg.each(cfg.above(0)),
+    "data.shares": cfg.each(cfg.above(0), least=3),
     "data.seed": cfg.whole(0),
     "data.missing": cfg.one_of("zeros", "mean"),
     "data.num_items": cfg.whole(1),

@@ -9,7 +9,6 @@ runs of one NAME make a row. With --against=NAME, rows of graph recommenders hol
 paired test against that row too.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ from ml_collections import ConfigDict
 from rfrec import config as cfg
 from rfrec.config import UserError
 from rfrec.evaluation import significance
-from rfrec.launch import gume_seeds, runner
+from rfrec.launch import gume_seeds, report_file, runner
 
 _RUNS = flags.DEFINE_string("runs", None, "Folder of NAME/seed_N run folders.")
 _OUT = flags.DEFINE_string("out", None, "JSON file for the table.")
@@ -115,15 +114,10 @@ def add_tests(rows: dict[str, dict[str, Any]], folder: Path, against: str) -> No
 
 def read_reports(folder: Path) -> list[dict[str, Any]]:
     """Reads the reports of all seeds in a folder."""
-    reports = []
-    for path in sorted(folder.glob("seed_*/report.json")):
-        try:
-            reports.append(json.loads(path.read_text(encoding="utf-8")))
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"{path} is not JSON ({error}): run that seed again"
-            ) from error
-    return reports
+    return [
+        report_file.load(path, "run that seed again")
+        for path in sorted(folder.glob("seed_*/report.json"))
+    ]
 
 
 def of_tokenizer(report: dict[str, Any]) -> dict[str, float]:

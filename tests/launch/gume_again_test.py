@@ -138,6 +138,9 @@ def test_a_trained_run_and_one_ranked_again_do_not_share_a_folder(trained, tmp_p
     gume.main(config, tmp_path / "again", again=trained / "seed_0")
     with pytest.raises(UserError, match="what --again made of another run"):
         gume.main(config, tmp_path / "again")
+    (copy / "report.json").write_text("{")
+    with pytest.raises(UserError, match=r"report\.json is damaged"):
+        gume.main(config, copy)
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
