@@ -91,6 +91,18 @@ def test_the_same_vector_has_the_same_cosine_wherever_it_stands(
         )
 
 
+def test_vectors_that_differ_in_a_few_values_are_apart():
+    # All but the last column of a thousand are the same in three rows.
+    x = vectors(count=60, width=1000)
+    x[[20, 41]] = x[7]
+    x[20, -1] += 400
+    found = neighbours.find(x, 5, block_rows=16)
+    items, cosine = all_pairs(x, 5)
+    np.testing.assert_array_equal(found.items, items)
+    np.testing.assert_allclose(found.cosine, cosine, atol=1e-6)
+    assert found.items[7, 0] == found.items[41, 0] == 7
+
+
 def test_more_neighbours_than_different_vectors():
     x = vectors(count=20)[np.arange(60) % 20]
     found = neighbours.find(x, 30, block_rows=7)
