@@ -8,8 +8,10 @@ if they are memory-mapped. An accelerator compares a block of rows with all item
 
 Items with the same vector, as those that were given the mean, are compared once: the
 last bit of a product depends on its place in a block and on the number of threads, and
-which of them are found would depend on these. An item without a vector, a row of zeros,
-is similar to itself alone.
+which of them are found would depend on these. An item takes them from its own number
+on, the first after the last: by their number alone, the first few would be neighbours
+of most items, for a mean is close to all, and the last not even of themselves. An item
+without a vector, a row of zeros, is similar to itself alone.
 """
 
 import functools
@@ -40,7 +42,7 @@ _COMPARED = 32
 # Of vectors; PyTorch's `normalize` has the same.
 _FLOOR = 1e-12
 # Part of the name of what is kept: change it with the meaning of the content.
-_VERSION = "2"
+_VERSION = "3"
 
 _DAMAGED = (
     *(OSError, EOFError, ValueError, KeyError),
@@ -49,7 +51,9 @@ _DAMAGED = (
 
 
 class Neighbours(NamedTuple):
-    """The most similar items of each item, best first, equal ones by their number.
+    """The most similar items of each item, best first.
+
+    Items of equal vectors come from the item's own number on, the first after the last.
 
     Attributes:
       items: Their rows; an item is commonly its own first.
@@ -150,21 +154,25 @@ def _spread(found: Neighbours, group: np.ndarray, k: int) -> Neighbours:
       group: The vector of each item.
       k: Neighbours wanted.
     """
-    members = np.argsort(group, kind="stable")
-    sizes = np.bincount(group)
+    count, rows = len(group), np.arange(len(group))
+    members, sizes = np.argsort(group, kind="stable"), np.bincount(group)
     starts = np.cumsum(sizes) - sizes
+    near = found.items[group].astype(np.int64)
+    # The first member of a group that does not stand before the item.
+    placed = group[members] * count + members
+    begin = np.searchsorted(placed, near * count + rows[:, None]) - starts[near]
     # More than k of one vector are never wanted.
-    counts = np.minimum(sizes, k)[found.items]
-    each = counts.ravel()
-    nth = np.arange(each.sum()) - np.repeat(np.cumsum(each) - each, each)
-    item = members[np.repeat(starts[found.items].ravel(), each) + nth]
-    value = np.repeat(found.cosine.ravel(), each)
-    row = np.repeat(np.arange(len(counts)), counts.sum(axis=1))
-    order = np.lexsort((item, -value, row))
-    of_row = np.bincount(row)
+    each = np.minimum(sizes, k)[near]
+    row, of_row = np.repeat(rows, each.sum(axis=1)), each.sum(axis=1)
+    each, near = each.ravel(), near.ravel()
+    nth = np.arange(len(row)) - np.repeat(np.cumsum(each) - each, each)
+    near, place = np.repeat(near, each), np.repeat(begin.ravel(), each) + nth
+    item = members[starts[near] + place % sizes[near]]
+    value = np.repeat(found.cosine[group].ravel(), each)
+    order = np.lexsort(((item - row) % count, -value, row))
     place = np.arange(len(row)) - np.repeat(np.cumsum(of_row) - of_row, of_row)
     best = order[place < k].reshape(-1, k)
-    return Neighbours(item[best].astype(np.int32)[group], value[best][group])
+    return Neighbours(item[best].astype(np.int32), value[best])
 
 
 def _inverse_norms(x: np.ndarray, block_rows: int) -> Float32[np.ndarray, "I"]:
