@@ -143,9 +143,10 @@ def notice_plateau(
     losses = [row["loss"] for row in rows if row["split"] == "train"]
     if not scores or len(losses) < 2:
         return None
-    remedy = (
-        f"raise config.optim.lr={lr:g} or config.train.patience={schedule.patience}"
-    )
+    # What ended the run.
+    key = "patience" if len(losses) < schedule.epochs else "epochs"
+    bound = getattr(schedule, key)
+    remedy = f"raise config.optim.lr={lr:g} or config.train.{key}={bound}"
     if max(scores) <= popular:
         return (
             f"{name} of validation never rose above that of the most popular items"

@@ -211,8 +211,12 @@ def test_a_plateau_is_told_from_a_finished_training():
     def notice(losses, scores):
         return gume_report.notice_plateau(rows_of(losses, scores), schedule, 0.1, 1e-3)
 
-    flat = [0.69] * 5
-    assert "never rose above" in notice(flat, [0.05, 0.08, 0.06, 0.05, 0.04])
+    low = [0.05, 0.08, 0.06, 0.05, 0.04]
+    flat = notice([0.69] * 5, low)
+    assert "never rose above" in flat
+    assert "config.train.patience=3" in flat
+    whole = notice([0.69] * 100, low * 20)
+    assert "raise config.optim.lr=0.001 or config.train.epochs=100" in whole
     falling = notice([0.69, 0.6, 0.5, 0.4, 0.3], [0.2, 0.3, 0.2, 0.1, 0.1])
     assert "still falling, 77% of its whole fall in the last 3 epochs" in falling
     assert "config.optim.lr=0.001" in falling
