@@ -129,6 +129,7 @@ _RF_KEYS: Mapping[str, tuple[type, Rule]] = {
     "n_layers": (int, whole(0)),
     "dropout": (float, within(0, 1)),
     "time_code": (str, one_of("raw", "fourier")),
+    "linear_skip": (bool, boolean()),
     # The loss of the flow.
     "loss": (str, one_of("mse", "huber", "pseudo_huber")),
     "loss_weight": (float, at_least(0)),

@@ -112,6 +112,7 @@ def _architecture(
         time=settings.time_code,
         sides=sides,
         null_condition=settings.condition_dropout > 0,
+        linear_skip=settings.linear_skip,
     )
 
 

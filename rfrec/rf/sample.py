@@ -184,8 +184,8 @@ class Given(NamedTuple):
     """
 
     params: PyTree
-    code: Float[Array, "B H"]
-    unconditional: Float[Array, "B H"] | None = None
+    code: velocity.Code
+    unconditional: velocity.Code | None = None
     prior: Float[Array, "B D"] | None = None
 
 

@@ -26,6 +26,8 @@ class Settings:
       n_layers: Its residual blocks.
       dropout: In it, while training.
       time_code: Of `velocity.Architecture`, its `time`.
+      linear_skip: Whether a linear map of the conditions, one for each side, is added
+        to the velocity of the network.
       loss: Of the velocity.
       loss_weight: Of that loss in the total.
       time_law: Of the times at which the velocity is trained.
@@ -95,6 +97,7 @@ class Settings:
     n_layers: int = 2
     dropout: float = 0.1
     time_code: Literal["raw", "fourier"] = "raw"
+    linear_skip: bool = False
     loss: Literal["mse", "huber", "pseudo_huber"] = "mse"
     loss_weight: float = 1.0
     time_law: Literal["uniform", "logit_normal", "u_shaped"] = "uniform"
@@ -177,6 +180,7 @@ PRESETS: Mapping[str, Settings] = {
         hidden_dim=128,
         dropout=0.0,
         time_code="fourier",
+        linear_skip=True,
         standardise=True,
         neighbour_condition=True,
         user_guidance_scale=0.0,

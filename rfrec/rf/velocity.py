@@ -3,13 +3,14 @@
 """The velocity network: noisy rows, times and conditions in, velocities out.
 
 A sum of three codes (of the row, of its time, of its conditions) passes residual blocks
-of linear layers. The condition's code does not change along a path, so a solver makes
-it once: `encode`, then `velocity` at every step. Parameters are plain dicts.
+of linear layers; a linear map of the conditions may be added to what comes out. What
+the conditions give does not change along a path, so a solver makes it once: `encode`,
+then `velocity` at every step. Parameters are plain dicts.
 """
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -41,6 +42,9 @@ class Architecture:
       sides: Kinds of rows, each with a learned code that is added; 0 for one kind.
       null_condition: Whether there is a learned code that stands for no condition, as
         classifier-free guidance needs it.
+      linear_skip: Whether velocities are a linear map of the conditions, one for each
+        side, plus what the layers make. The layers' norms lose how large a condition
+        is; at the mean of the noise, the best linear velocity is least squares.
     """
 
     width: int
@@ -51,6 +55,19 @@ class Architecture:
     time: Literal["raw", "fourier"] = "raw"
     sides: int = 0
     null_condition: bool = False
+    linear_skip: bool = False
+
+
+class Code(NamedTuple):
+    """What conditions and sides give, the same along a path.
+
+    Attributes:
+      hidden: What is added to the codes of row and time.
+      linear: What is added to the velocity; None without `linear_skip`.
+    """
+
+    hidden: Float[Array, "B H"]
+    linear: Float[Array, "B D"] | None = None
 
 
 def time_code(t: Float[Array, " B"], kind: str) -> Float[Array, "B C"]:
@@ -132,6 +149,9 @@ class VelocityNet(nn.Module):
             self.null = self.param("null", nn.initializers.zeros, (1, a.hidden))
         if a.sides:
             self.side = self.param("side", nn.initializers.zeros, (a.sides, a.hidden))
+        if a.linear_skip:
+            shape = (max(a.sides, 1), a.condition_width, a.width)
+            self.skip = self.param("skip", nn.initializers.zeros, shape)
         self.input = Layer(a, site=2)
         self.blocks = [Block(a, site=4 + i) for i in range(a.layers)]
         self.last = Layer(a, site=3)
@@ -143,7 +163,7 @@ class VelocityNet(nn.Module):
         side: Int[Array, " B"] | None = None,
         drop: Bool[Array, " B"] | None = None,
         keys: Key[Array, " B"] | None = None,
-    ) -> Float[Array, "B H"]:
+    ) -> Code:
         """Returns the code of conditions and sides."""
         a = self.arch
         if (side is None) != (a.sides == 0):
@@ -157,29 +177,47 @@ class VelocityNet(nn.Module):
         if drop is not None:
             code = jnp.where(drop[:, None], jnp.asarray(self.null), code)
         if side is None:
-            return code
+            return Code(code, self._linear(condition, None, drop))
         # A product, for the gradient of a gather adds up row by row; in full precision,
         # for a gather is exact.
         chosen = jax.nn.one_hot(side, a.sides, dtype=code.dtype)
-        return code + jnp.matmul(chosen, jnp.asarray(self.side), precision="highest")
+        code += jnp.matmul(chosen, jnp.asarray(self.side), precision="highest")
+        return Code(code, self._linear(condition, chosen, drop))
+
+    def _linear(
+        self,
+        condition: Float[Array, "B C"],
+        chosen: Float[Array, "B S"] | None,
+        drop: Bool[Array, " B"] | None,
+    ) -> Float[Array, "B D"] | None:
+        """Returns the linear map of the conditions of each row's side."""
+        if not self.arch.linear_skip:
+            return None
+        if chosen is None:
+            chosen = jnp.ones((len(condition), 1), condition.dtype)
+        if drop is not None:
+            chosen = jnp.where(drop[:, None], 0.0, chosen)
+        weights = jnp.asarray(self.skip)
+        return jnp.einsum("bs,bc,scd->bd", chosen, condition, weights)
 
     def velocity(
         self,
         x: Float[Array, "B D"],
         t: Float[Array, " #B"],
-        code: Float[Array, "B H"],
+        code: Code,
         keys: Key[Array, " B"] | None = None,
     ) -> Float[Array, "B D"]:
         """Returns the velocity of rows whose conditions are encoded."""
         a = self.arch
         time = nn.silu(self.time(time_code(t, a.time)))
         if keys is not None:
-            time = jnp.broadcast_to(time, code.shape)
+            time = jnp.broadcast_to(time, code.hidden.shape)
             time = dropout(time, a.dropout, keys=keys, site=0)
-        y = self.input(x, keys) + time + code
+        y = self.input(x, keys) + time + code.hidden
         for block in self.blocks:
             y = block(y, keys)
-        return self.output(self.last(y, keys))
+        v = self.output(self.last(y, keys))
+        return v if code.linear is None else v + code.linear
 
     def __call__(
         self,
@@ -241,11 +279,11 @@ def encode(
     *,
     side: Int[Array, " B"] | None = None,
     drop: Bool[Array, " B"] | None = None,
-) -> Float[Array, "B H"]:
+) -> Code:
     """Returns the code of conditions, for `velocity`; arguments as for `apply`."""
-    net = VelocityNet(arch)
-    made = net.apply({"params": params}, condition, side, drop, method="encode")
-    return jnp.asarray(made)
+    net, given = VelocityNet(arch), {"params": params}
+    made: Any = net.apply(given, condition, side, drop, method="encode")
+    return made
 
 
 def velocity(
@@ -253,7 +291,7 @@ def velocity(
     params: PyTree,
     x: Float[Array, "B D"],
     t: Float[Array, " #B"],
-    code: Float[Array, "B H"],
+    code: Code,
 ) -> Float[Array, "B D"]:
     """Returns velocities, as `apply` without dropout, from codes of conditions."""
     net = VelocityNet(arch)

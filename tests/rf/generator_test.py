@@ -359,6 +359,31 @@ def test_improved_generates_rows_it_has_not_seen():
     assert relative_error(made, target[1000:]) < 0.5
 
 
+def test_a_linear_skip_learns_linear_maps_of_conditions_of_any_size():
+    # Rows differ a hundredfold in size, as nodes of a graph do.
+    rng = np.random.default_rng(0)
+    size = np.exp(rng.normal(size=(1200, 1)))
+    condition = jnp.asarray(size * rng.normal(size=(1200, 7)), "f4")
+    target = condition @ jnp.asarray(rng.normal(size=(7, WIDTH)), "f4")
+
+    def error(linear_skip):
+        chosen = {"hidden_dim": 16, "lr": 1e-2, "linear_skip": linear_skip}
+        settings = switches.resolve("improved", chosen | {"contrast": "none"})
+        state = generator.init(settings, WIDTH, (4, 3), 0)
+        for _ in range(400):
+            state, _ = generator.update(
+                settings, state, target[:1000], condition[:1000]
+            )
+        made = generator.generate(
+            settings, state.ema, state.moments, condition[1000:], jax.random.key(0)
+        ).x
+        return relative_error(made, target[1000:])
+
+    with_skip, without = error(True), error(False)
+    assert with_skip < 0.1
+    assert without > 2 * with_skip
+
+
 def test_a_path_needs_a_step():
     with pytest.raises(UserError, match="steps are 0: take at least 1"):
         generator.solver(make(), steps=0)

@@ -14,8 +14,15 @@ from rfrec.rf import velocity
 
 ARCH = velocity.Architecture(width=5, condition_width=7, hidden=12, dropout=0.0)
 FULL = dataclasses.replace(
-    ARCH, layers=3, time="fourier", sides=2, null_condition=True, dropout=0.4
+    ARCH,
+    layers=3,
+    time="fourier",
+    sides=2,
+    null_condition=True,
+    linear_skip=True,
+    dropout=0.4,
 )
+SIDE = jnp.asarray([0, 1, 1, 0, 1, 0])
 
 
 @functools.cache
@@ -76,7 +83,11 @@ def oracle(arch, p, x, t, condition, side=None, drop=None):
             block = p[f"blocks_{b}"]
             z = norm(block["norm"], linear(block["linear"], layer(block["layer"], y)))
             y = silu(y + z)
-        out.append(linear(p["output"], layer(p["last"], y)))
+        v = linear(p["output"], layer(p["last"], y))
+        if arch.linear_skip and not (drop is not None and drop[i]):
+            skip = p["skip"][0 if side is None else side[i]]
+            v = v + np.asarray(condition[i], np.float64) @ skip
+        out.append(v)
     return np.stack(out)
 
 
@@ -86,6 +97,8 @@ def oracle(arch, p, x, t, condition, side=None, drop=None):
         ARCH,
         dataclasses.replace(ARCH, layers=1, time="fourier"),
         dataclasses.replace(ARCH, condition_width=0, layers=0),
+        dataclasses.replace(ARCH, linear_skip=True),
+        dataclasses.replace(ARCH, condition_width=0, linear_skip=True),
     ],
 )
 def test_the_network_follows_its_equations(arch):
@@ -95,10 +108,9 @@ def test_the_network_follows_its_equations(arch):
 
 
 def test_sides_and_the_null_condition_follow_the_equations():
-    side = jnp.asarray([0, 1, 1, 0, 1, 0])
     drop = jnp.asarray([True, True, False, False, True, False])
-    got = velocity.apply(FULL, params(FULL), *rows(FULL), side=side, drop=drop)
-    wanted = oracle(FULL, params(FULL), *rows(FULL), side=side, drop=drop)
+    got = velocity.apply(FULL, params(FULL), *rows(FULL), side=SIDE, drop=drop)
+    wanted = oracle(FULL, params(FULL), *rows(FULL), side=SIDE, drop=drop)
     np.testing.assert_allclose(got, wanted, rtol=2e-5, atol=2e-5)
 
 
@@ -114,6 +126,15 @@ def test_parameters_start_as_the_references():
     # With 128-d conditions and 2 or 3 blocks, as counted in the reference.
     count = sum(x.size for x in jax.tree.leaves(made))
     assert round(count / 1000) == 415
+
+
+def test_a_linear_skip_starts_at_zero():
+    arch = dataclasses.replace(FULL, linear_skip=False)
+    with_skip, without = (
+        velocity.apply(a, velocity.init(a, jax.random.key(0)), *rows(a), side=SIDE)
+        for a in (FULL, arch)
+    )
+    np.testing.assert_array_equal(with_skip, without)
 
 
 def test_compiled_equals_eager():
@@ -143,11 +164,10 @@ def test_gradients_are_those_of_finite_differences():
 
 def test_codes_made_once_serve_every_step():
     x, t, condition = rows(FULL)
-    side = jnp.asarray([0, 1, 1, 0, 1, 0])
-    code = velocity.encode(FULL, params(FULL), condition, side=side)
+    code = velocity.encode(FULL, params(FULL), condition, side=SIDE)
     got = velocity.velocity(FULL, params(FULL), x, t[:1], code)
     wanted = velocity.apply(
-        FULL, params(FULL), x, jnp.full(6, t[0]), condition, side=side
+        FULL, params(FULL), x, jnp.full(6, t[0]), condition, side=SIDE
     )
     np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
 
