@@ -178,6 +178,7 @@ PRESETS: Mapping[str, Settings] = {
     "improved": Settings(
         side_embedding=True,
         hidden_dim=128,
+        n_layers=1,
         dropout=0.0,
         time_code="fourier",
         linear_skip=True,
