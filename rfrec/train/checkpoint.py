@@ -163,10 +163,18 @@ class Checkpoints:
                 ),
             )
         except (ValueError, KeyError, TypeError, OSError) as error:
+            folder = Path(self._manager.directory) / str(step)
+            other = _differing_names(folder, template)
+            if other:
+                raise UserError(
+                    f"checkpoint {folder} is of another model: {other[0]} is in one of"
+                    f" the two alone ({len(other)} of such): use that run's config and"
+                    " version, or another --workdir"
+                ) from error
             reason = str(error).strip().splitlines()[0][:200]
             raise UserError(
-                f"checkpoint {self._manager.directory / str(step)} cannot be read as"
-                f" this run's ({reason}): remove that folder, or use another --workdir"
+                f"checkpoint {folder} cannot be read as this run's ({reason}): remove"
+                " that folder, or use another --workdir"
             ) from error
         for name, (stored, wanted) in _differing_shapes(out["state"], template):
             raise UserError(
@@ -182,6 +190,27 @@ class Checkpoints:
     def close(self) -> None:
         """Waits, and closes the manager."""
         self._manager.close()
+
+
+def _differing_names(folder: Path, template: PyTree) -> list[str]:
+    """Returns parameters that only a stored state or only the template has.
+
+    None where the stored names cannot be read.
+    """
+    try:
+        found = ocp.PyTreeCheckpointHandler().metadata(folder / "state").tree["params"]
+    except (ValueError, KeyError, TypeError, OSError):
+        return []
+
+    def names(tree: PyTree) -> set[str]:
+        flat = jax.tree_util.tree_leaves_with_path(
+            tree, is_leaf=lambda x: hasattr(x, "shape")
+        )
+        return {
+            jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in flat
+        }
+
+    return sorted(names(found) ^ names(template.params))
 
 
 def _differing_shapes(stored: PyTree, wanted: PyTree):

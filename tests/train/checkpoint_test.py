@@ -203,8 +203,15 @@ def test_damage_gives_one_line_or_the_right_state(tmp_path, opened):
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("change", ["shape", "missing", "other"])
-def test_a_state_of_another_model_is_refused(opened, change):
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("shape", "kernel.* has shape"),
+        ("missing", r"another model: encoder.bias is in one of the two alone \(1 of"),
+        ("other", r"encoder.kernel is in one of the two alone \(2 of"),
+    ],
+)
+def test_a_state_of_another_model_is_refused(opened, change, told):
     store = opened()
     save(store, {1: (0.5, 1.0)})
     template = make_state()
@@ -215,7 +222,7 @@ def test_a_state_of_another_model_is_refused(opened, change):
         encoder["bias"] = np.zeros(3, "f4")
     else:
         encoder = {"kernel": {"deeper": np.zeros((3, 2), "f4")}}
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UserError, match=told) as error:
         store.restore(1, template.replace(params={"encoder": encoder}))
     assert "\n" not in str(error.value)
     assert "checkpoints/1" in str(error.value)
