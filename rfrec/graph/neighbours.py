@@ -8,10 +8,12 @@ if they are memory-mapped. An accelerator compares a block of rows with all item
 
 Items with the same vector, as those that were given the mean, are compared once: the
 last bit of a product depends on its place in a block and on the number of threads, and
-which of them are found would depend on these. An item takes them from its own number
-on, the first after the last: by their number alone, the first few would be neighbours
-of most items, for a mean is close to all, and the last not even of themselves. An item
-without a vector, a row of zeros, is similar to itself alone.
+which of them are found would depend on these. An item takes them one after the other,
+the first after the last, from itself on if it is one of them, else from place i modulo
+their number on, where i is its own number: each is taken as often as any other. By
+their number alone the first few would be neighbours of most items, for a mean is close
+to all, and the last not even of themselves. An item without a vector, a row of zeros,
+is similar to itself alone.
 """
 
 import functools
@@ -42,7 +44,7 @@ _COMPARED = 32
 # Of vectors; PyTorch's `normalize` has the same.
 _FLOOR = 1e-12
 # Part of the name of what is kept: change it with the meaning of the content.
-_VERSION = "3"
+_VERSION = "4"
 
 _DAMAGED = (
     *(OSError, EOFError, ValueError, KeyError),
@@ -53,7 +55,7 @@ _DAMAGED = (
 class Neighbours(NamedTuple):
     """The most similar items of each item, best first.
 
-    Items of equal vectors come from the item's own number on, the first after the last.
+    Of equal vectors the item itself comes first; see above.
 
     Attributes:
       items: Their rows; an item is commonly its own first.
@@ -157,22 +159,22 @@ def _spread(found: Neighbours, group: np.ndarray, k: int) -> Neighbours:
     count, rows = len(group), np.arange(len(group))
     members, sizes = np.argsort(group, kind="stable"), np.bincount(group)
     starts = np.cumsum(sizes) - sizes
-    near = found.items[group].astype(np.int64)
-    # The first member of a group that does not stand before the item.
-    placed = group[members] * count + members
-    begin = np.searchsorted(placed, near * count + rows[:, None]) - starts[near]
+    own = np.empty(count, np.int64)  # Place of an item among those of its vector.
+    own[members] = rows - starts[group[members]]
+    near = found.items[group]
+    begin = np.where(near == group[:, None], own[:, None], rows[:, None])
     # More than k of one vector are never wanted.
     each = np.minimum(sizes, k)[near]
-    row, of_row = np.repeat(rows, each.sum(axis=1)), each.sum(axis=1)
-    each, near = each.ravel(), near.ravel()
-    nth = np.arange(len(row)) - np.repeat(np.cumsum(each) - each, each)
-    near, place = np.repeat(near, each), np.repeat(begin.ravel(), each) + nth
-    item = members[starts[near] + place % sizes[near]]
+    of_row, each = each.sum(axis=1), each.ravel()
+    near, begin = np.repeat(near, each), np.repeat(begin, each)
+    nth = np.arange(len(near)) - np.repeat(np.cumsum(each) - each, each)
+    item = members[starts[near] + (begin + nth) % sizes[near]]
     value = np.repeat(found.cosine[group].ravel(), each)
-    order = np.lexsort(((item - row) % count, -value, row))
-    place = np.arange(len(row)) - np.repeat(np.cumsum(of_row) - of_row, of_row)
-    best = order[place < k].reshape(-1, k)
-    return Neighbours(item[best].astype(np.int32), value[best])
+    # The first k of each row, which is in order already.
+    place = np.arange(len(near)) - np.repeat(np.cumsum(of_row) - of_row, of_row)
+    return Neighbours(
+        *(a[place < k].reshape(-1, k) for a in (item.astype(np.int32), value))
+    )
 
 
 def _inverse_norms(x: np.ndarray, block_rows: int) -> Float32[np.ndarray, "I"]:
