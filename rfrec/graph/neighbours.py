@@ -10,10 +10,10 @@ Items with the same vector, as those that were given the mean, are compared once
 last bit of a product depends on its place in a block and on the number of threads, and
 which of them are found would depend on these. An item takes them one after the other,
 the first after the last, from itself on if it is one of them, else from place i modulo
-their number on, where i is its own number: each is taken as often as any other. By
-their number alone the first few would be neighbours of most items, for a mean is close
-to all, and the last not even of themselves. An item without a vector, a row of zeros,
-is similar to itself alone.
+their number on, where i is its own number: each is taken about as often as any other.
+By their number alone the first few would be neighbours of most items, for a mean is
+close to all, and the last not even of themselves. An item without a vector, a row of
+zeros, is similar to itself alone.
 """
 
 import functools

@@ -195,7 +195,7 @@ class Checkpoints:
 def _differing_names(folder: Path, template: PyTree) -> list[str]:
     """Returns parameters that only a stored state or only the template has.
 
-    None where the stored names cannot be read.
+    Empty where the stored names cannot be read.
     """
     try:
         found = ocp.PyTreeCheckpointHandler().metadata(folder / "state").tree["params"]
