@@ -161,6 +161,10 @@ def _baby(config: ConfigDict) -> None:
 
 def _sports(config: ConfigDict) -> None:
     _mmrec(config, "sports")
+    _as_sports(config)
+
+
+def _as_sports(config: ConfigDict) -> None:
     config.model.item_layers = 1
     config.loss.behaviour_temperature = 0.2
     config.loss.alignment = 0.01
@@ -190,6 +194,8 @@ def _ml100k(config: ConfigDict) -> None:
     config.data.missing = "mean"
     # With the authors' 1e-3 the loss stays on a plateau for longer than the patience.
     config.optim.lr = 5e-3
+    # Recall@20 of validation, mean of 3 seeds: .3356, with the settings of Baby .3318.
+    _as_sports(config)
 
 
 def _ml1m(config: ConfigDict) -> None:

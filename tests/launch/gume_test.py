@@ -72,6 +72,13 @@ def test_the_variants_of_the_authors_have_their_settings():
         assert config.train.batch_size == 2048
 
 
+def test_movielens_100k_has_the_settings_of_sports_but_for_data_and_rate():
+    config, sports = make_config("ml100k"), make_config("sports")
+    sports.optim.lr = 5e-3
+    sports.data.update(name="ml100k", missing="mean")
+    assert config == sports
+
+
 def test_every_key_has_a_rule_or_is_free():
     config = load_module("gume").get_config()
     free = ("data.path", "data.name", "data.features", "graph.cache")
