@@ -24,7 +24,8 @@ ROWS names the rows to make, all if it is not set:
   reflow, distil   the flow learns its own paths, or their first step, once trained
   plugin, joint    the presets of the documents, networks of width 64; joint for 180
                    epochs without early stopping
-  frozen           GUME alone with features that stay as they were read
+  trained, frozen  GUME alone with features that are trained, or stay as they were read:
+                   if ROWS is not set, the one that the variant is not
   zeros            GUME alone, items without a vector at zero
   lightgcn, popularity  the floors
 An interrupted call goes on where it stopped.
@@ -46,8 +47,12 @@ variant=$1
 folder=$2
 shift 2
 overrides=("$@")
+case $variant in
+  ml100k) other=trained ;;
+  *) other=frozen ;;
+esac
 rows=${ROWS:-improved gume half steps_10 steps_100 no_contrast contrast_1 wide narrow
-  reflow distil plugin joint frozen zeros lightgcn popularity}
+  reflow distil plugin joint $other zeros lightgcn popularity}
 
 # Whether a row is asked for or done already.
 has() {
@@ -96,6 +101,7 @@ for name in $rows; do
       row "$name" "${flow[@]}" --config.rf.preset=joint --config.rf.hidden_dim=64 \
         --config.train.patience=None --config.train.epochs=180
       ;;
+    trained) row "$name" --config.model.freeze_features=False ;;
     frozen) row "$name" --config.model.freeze_features=True ;;
     zeros) row "$name" --config.data.missing=zeros ;;
     lightgcn | popularity) row "$name" --config.model.name="$name" ;;

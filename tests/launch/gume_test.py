@@ -72,9 +72,10 @@ def test_the_variants_of_the_authors_have_their_settings():
         assert config.train.batch_size == 2048
 
 
-def test_movielens_100k_has_the_settings_of_sports_but_for_data_and_rate():
+def test_movielens_100k_is_sports_with_another_rate_and_frozen_features():
     config, sports = make_config("ml100k"), make_config("sports")
     sports.optim.lr = 5e-3
+    sports.model.freeze_features = True
     sports.data.update(name="ml100k", missing="mean")
     assert config == sports
 
