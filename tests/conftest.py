@@ -47,6 +47,9 @@ def _cache_folder() -> pathlib.Path:
 def _use_compilation_cache() -> None:
     """Keep compiled programs between runs, here and in the processes of tests.
 
+    The smallest too: a test compiles dozens of them, one for each operation and shape,
+    and two workers many of the same.
+
     `RFREC_NO_COMPILATION_CACHE=1` turns it off; a `JAX_COMPILATION_CACHE_DIR` that is
     already set is respected.
     """
@@ -55,9 +58,9 @@ def _use_compilation_cache() -> None:
         jax.config.update("jax_enable_compilation_cache", False)
         return
     folder = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache_folder()))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     jax.config.update("jax_compilation_cache_dir", folder)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 def _compile_quickly() -> None:
