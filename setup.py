@@ -47,7 +47,7 @@ setup(
         "Typing :: Typed",
     ],
     packages=find_packages(include=["rfrec", "rfrec.*"]),
-    package_data={"rfrec": ["py.typed"], "rfrec.launch": ["*.jinja"]},
+    package_data={"rfrec": ["py.typed"], "rfrec.reports": ["*.jinja"]},
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1",

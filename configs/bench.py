@@ -13,7 +13,8 @@ On 2 CPU cores a few minutes, and a quarter of an hour for the second and the th
 
 from ml_collections import ConfigDict
 
-from rfrec.config import choose_variant, rf_section
+from rfrec.config import choose_variant
+from rfrec.rf import settings as rf_settings
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -168,7 +169,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.flow.sampling_steps = 10
     config.flow.calls = 3
 
-    config.rf = rf_section()
+    config.rf = rf_settings.section()
     choose_variant(variant, VARIANTS)(config)
     return config.lock()
 

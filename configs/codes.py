@@ -7,7 +7,8 @@ python -m rfrec.launch.codes --workdir=runs/ml100k --config.repair=suffix
 
 from ml_collections import ConfigDict
 
-from rfrec.config import choose_variant, optional, rf_section
+from rfrec.config import choose_variant, optional
+from rfrec.rf import settings as rf_settings
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -17,6 +18,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.checkpoint = optional(str)  # collision_rate, loss, last
     config.repair = optional(str)  # assign, reassign, suffix, none
     config.modality = optional(str)  # text, image
-    config.rf = rf_section()
+    config.rf = rf_settings.section()
     choose_variant(variant, {"": lambda config: None})(config)
     return config.lock()

@@ -8,7 +8,8 @@ python -m rfrec.launch.compare --run=runs/ml100k
 
 from ml_collections import ConfigDict
 
-from rfrec.config import choose_variant, rf_section
+from rfrec.config import choose_variant
+from rfrec.rf import settings as rf_settings
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -16,6 +17,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config = ConfigDict()
     # Published results, shown beside a run's.
     config.reference_numbers = "third_party/reference_numbers.json"
-    config.rf = rf_section()
+    config.rf = rf_settings.section()
     choose_variant(variant, {"": lambda config: None})(config)
     return config.lock()

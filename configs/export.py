@@ -10,7 +10,8 @@ Variants: none.
 
 from ml_collections import ConfigDict
 
-from rfrec.config import choose_variant, optional, rf_section
+from rfrec.config import choose_variant, optional
+from rfrec.rf import settings as rf_settings
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -46,7 +47,7 @@ def get_config(variant: str = "") -> ConfigDict:
     # is added.
     config.search.buckets = ()
 
-    config.rf = rf_section()
+    config.rf = rf_settings.section()
     choose_variant(variant, VARIANTS)(config)
     return config.lock()
 

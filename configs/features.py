@@ -14,7 +14,8 @@ Variants, as in `--config=configs/features.py:mql4grec`:
 
 from ml_collections import ConfigDict
 
-from rfrec.config import choose_variant, optional, rf_section
+from rfrec.config import choose_variant, optional
+from rfrec.rf import settings as rf_settings
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -72,7 +73,7 @@ def get_config(variant: str = "") -> ConfigDict:
     # The most that a kill loses.
     config.cache.seconds = 30.0
 
-    config.rf = rf_section()
+    config.rf = rf_settings.section()
     choose_variant(variant, VARIANTS)(config)
     return config.lock()
 

@@ -11,7 +11,8 @@ Both trained on the same data, leave-one-out (`--config.data.split=leave_one_out
 
 from ml_collections import ConfigDict
 
-from rfrec.config import choose_variant, optional, rf_section
+from rfrec.config import choose_variant, optional
+from rfrec.rf import settings as rf_settings
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -45,6 +46,6 @@ def get_config(variant: str = "") -> ConfigDict:
     # Of the bootstrap intervals.
     config.eval.resamples = 1000
 
-    config.rf = rf_section()
+    config.rf = rf_settings.section()
     choose_variant(variant, {"": lambda config: None})(config)
     return config.lock()

@@ -8,7 +8,8 @@ python -m rfrec.launch.grow --config=configs/grow.py --config.run=runs/toys \
 
 from ml_collections import ConfigDict
 
-from rfrec.config import choose_variant, optional, rf_section
+from rfrec.config import choose_variant, optional
+from rfrec.rf import settings as rf_settings
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -34,6 +35,6 @@ def get_config(variant: str = "") -> ConfigDict:
     # One of the run's data sets, if it has several.
     config.data.name = optional(str)
 
-    config.rf = rf_section()
+    config.rf = rf_settings.section()
     choose_variant(variant, {"": lambda config: None})(config)
     return config.lock()

@@ -19,7 +19,8 @@ beside `NAME.FEATURE.npy`:
 
 from ml_collections import ConfigDict
 
-from rfrec.config import choose_variant, optional, rf_section
+from rfrec.config import choose_variant, optional
+from rfrec.rf import settings as rf_settings
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -33,7 +34,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.optim = _optim()
     config.train = _train()
     config.eval = _eval()
-    config.rf = rf_section()
+    config.rf = rf_settings.section()
     choose_variant(variant, VARIANTS)(config)
     return config.lock()
 

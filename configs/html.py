@@ -10,7 +10,8 @@ the folder of the data, pictures from the column or folder that is named here.
 
 from ml_collections import ConfigDict
 
-from rfrec.config import choose_variant, optional, rf_section
+from rfrec.config import choose_variant, optional
+from rfrec.rf import settings as rf_settings
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -41,6 +42,6 @@ def get_config(variant: str = "") -> ConfigDict:
     # Longer side of a picture, in pixels.
     config.examples.pixels = 96
 
-    config.rf = rf_section()
+    config.rf = rf_settings.section()
     choose_variant(variant, {"": lambda config: None})(config)
     return config.lock()

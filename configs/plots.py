@@ -12,7 +12,8 @@ all of it t-SNE; `--config=configs/plots.py:quick` takes 500 items instead of 3,
 
 from ml_collections import ConfigDict
 
-from rfrec.config import choose_variant, rf_section
+from rfrec.config import choose_variant
+from rfrec.rf import settings as rf_settings
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -29,7 +30,7 @@ def get_config(variant: str = "") -> ConfigDict:
     # Of sampling, for a graph recommender with the rectified flow.
     config.steps = (1, 2, 5, 10, 20, 50, 100)
 
-    config.rf = rf_section()
+    config.rf = rf_settings.section()
     choose_variant(variant, VARIANTS)(config)
     return config.lock()
 

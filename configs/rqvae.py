@@ -15,7 +15,8 @@ Variants, as in `--config=configs/rqvae.py:smoke`; times on 2 CPU cores:
 
 from ml_collections import ConfigDict
 
-from rfrec.config import choose_variant, optional, rf_section
+from rfrec.config import choose_variant, optional
+from rfrec.rf import settings as rf_settings
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -114,7 +115,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.codes.repair = "assign"  # reassign, suffix, none
     config.codes.modality = "text"  # image
 
-    config.rf = rf_section()
+    config.rf = rf_settings.section()
     choose_variant(variant, VARIANTS)(config)
     return config.lock()
 

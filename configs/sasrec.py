@@ -16,7 +16,8 @@ Variants, as in `--config=configs/sasrec.py:smoke`; data in the folder RFREC_DAT
 
 from ml_collections import ConfigDict
 
-from rfrec.config import choose_variant, optional, rf_section
+from rfrec.config import choose_variant, optional
+from rfrec.rf import settings as rf_settings
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -77,7 +78,7 @@ def get_config(variant: str = "") -> ConfigDict:
     # Of the bootstrap intervals.
     config.eval.resamples = 1000
 
-    config.rf = rf_section()
+    config.rf = rf_settings.section()
     choose_variant(variant, VARIANTS)(config)
     return config.lock()
 

@@ -7,13 +7,14 @@ python -m rfrec.launch.summary --runs=FOLDER
 
 from ml_collections import ConfigDict
 
-from rfrec.config import choose_variant, rf_section
+from rfrec.config import choose_variant
+from rfrec.rf import settings as rf_settings
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """Returns the config; there is one variant."""
     config = ConfigDict()
     config.confidence = 0.95
-    config.rf = rf_section()
+    config.rf = rf_settings.section()
     choose_variant(variant, {"": lambda config: None})(config)
     return config.lock()

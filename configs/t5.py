@@ -16,7 +16,8 @@ Variants, as in `--config=configs/t5.py:smoke`:
 
 from ml_collections import ConfigDict
 
-from rfrec.config import choose_variant, optional, rf_section
+from rfrec.config import choose_variant, optional
+from rfrec.rf import settings as rf_settings
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -115,7 +116,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.eval.beams = 20
     config.eval.batch_size = 256
 
-    config.rf = rf_section()
+    config.rf = rf_settings.section()
     choose_variant(variant, VARIANTS)(config)
     return config.lock()
 

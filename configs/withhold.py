@@ -12,7 +12,8 @@ withheld items there, and tests on them.
 
 from ml_collections import ConfigDict
 
-from rfrec.config import choose_variant, optional, rf_section
+from rfrec.config import choose_variant, optional
+from rfrec.rf import settings as rf_settings
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -32,6 +33,6 @@ def get_config(variant: str = "") -> ConfigDict:
     # File of the items' rows, one a line, in place of a draw.
     config.withheld = optional(str)
 
-    config.rf = rf_section()
+    config.rf = rf_settings.section()
     choose_variant(variant, {"": lambda config: None})(config)
     return config.lock()

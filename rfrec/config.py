@@ -1,22 +1,36 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Config sections shared by all mains, their checks, and the errors a user can mend.
+"""Options: frozen dataclasses from which config sections, checks and docs are derived.
 
-A config file returns a locked `ConfigDict`; a main checks it against its `Rules` and
-turns it into keyword arguments. Nothing below `launch` sees a ConfigDict.
+A dataclass owns the name, type, default, allowed values and meaning of each option. Its
+field is declared by `option(default, rule)`; its meaning is the entry of the docstring's
+`Attributes:`. `section` turns the dataclass into a `ConfigDict`, `rules` into checks,
+`parse` turns a checked section back into the dataclass. Modules below `pipelines` never
+see a ConfigDict.
 """
 
+import dataclasses
+import inspect
 import json
+import re
+import types
+import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import FieldReference
 
+_Options = TypeVar("_Options")
+
 
 class UserError(Exception):
-    """An error the user can mend; a main prints its one line and exits with 2."""
+    """An error that the user can fix; commands print its one line and exit with 2."""
+
+
+class Preempted(Exception):
+    """The process was asked to stop, and the run has stored its state."""
 
 
 class Optional(FieldReference):
@@ -101,114 +115,6 @@ def boolean() -> Rule:
     return Rule(lambda v: isinstance(v, bool), "True or False")
 
 
-def _interval() -> Rule:
-    return Rule(
-        lambda v: len(v) == 2 and 0 <= v[0] < v[1] <= 1,
-        "two times, the first below the second, in [0, 1]",
-    )
-
-
-# Of diffrax, for the ODE of a flow; a letter's case does not count.
-RF_SOLVERS = (
-    *("euler", "heun", "midpoint", "ralston", "bosh3", "tsit5", "dopri5", "dopri8"),
-    *("leapfrogmidpoint", "reversibleheun"),
-)
-RF_PRESETS = ("joint", "plugin", "improved")
-# Names that the documents give to one parameter: setting either sets both.
-RF_ALIASES = {
-    "learning_rate": "lr",
-    "train_mix_ratio": "mix_ratio",
-    "contrast_loss_weight": "contrast_weight",
-}
-# What a preset decides: type and rule. Their meaning stands at `rf.settings.Settings`.
-_RF_KEYS: Mapping[str, tuple[type, Rule]] = {
-    # The network.
-    "generators": (str, one_of("shared", "split")),
-    "side_embedding": (bool, boolean()),
-    "hidden_dim": (int, whole(1)),
-    "n_layers": (int, whole(0)),
-    "dropout": (float, within(0, 1)),
-    "time_code": (str, one_of("raw", "fourier")),
-    "linear_skip": (bool, boolean()),
-    # The loss of the flow.
-    "loss": (str, one_of("mse", "huber", "pseudo_huber")),
-    "loss_weight": (float, at_least(0)),
-    "time_law": (str, one_of("uniform", "logit_normal", "u_shaped")),
-    "standardise": (bool, boolean()),
-    "user_guidance_scale": (float, at_least(0)),
-    "guidance_decay_power": (float, at_least(0)),
-    "cosine_guidance_scale": (float, at_least(0)),
-    "cosine_decay_power": (float, at_least(0)),
-    "guided_sampling": (bool, boolean()),
-    "neighbour_condition": (bool, boolean()),
-    "condition_dropout": (float, within(0, 1)),
-    # The loss that compares what is generated with the target.
-    "contrast": (
-        str,
-        one_of("mse", "infonce_samples", "infonce_endpoint", "none"),
-    ),
-    "contrast_weight": (float, at_least(0)),
-    "contrast_temp": (float, above(0)),
-    "negatives": (int, whole(0)),
-    # Gradients, and who takes the steps.
-    "attach_target": (bool, boolean()),
-    "attach_conditions": (bool, boolean()),
-    "attach_generated": (bool, boolean()),
-    "optimizer": (str, one_of("host", "own")),
-    "lr": (float, above(0)),
-    "weight_decay": (float, at_least(0)),
-    "clip_norm": (float, at_least(0)),
-    "ema_decay": (float, within(0, 1)),
-    "rows": (int, whole(0)),
-    "heldout_share": (float, within(0, 1)),
-    # Sampling.
-    "sampling_steps": (int, whole(1)),
-    "solver": (
-        str,
-        Rule(lambda v: v.lower() in RF_SOLVERS, f"one of {', '.join(RF_SOLVERS)}"),
-    ),
-    "rtol": (float, at_least(0)),
-    "atol": (float, at_least(0)),
-    "noise": (str, one_of("fresh", "zero")),
-    "noise_scale": (float, above(0)),
-    "draws": (int, whole(1)),
-    "guidance_weight": (float, at_least(0)),
-    "guidance_interval": (tuple, _interval()),
-    # Mixing with the host's embeddings.
-    "mixing": (str, one_of("convex", "residual")),
-    "mix_ratio": (float, between(0, 1)),
-    "inference_mix_ratio": (float, between(0, 1)),
-    "inference_choices": (tuple, each(between(0, 1))),
-    "warmup_epochs": (int, whole(0)),
-    # Straightening.
-    "reflow": (str, one_of("none", "reflow", "distil")),
-    "reflow_steps": (int, whole(1)),
-    "teacher_steps": (int, whole(1)),
-}
-
-RF_RULES: Rules = {
-    "rf.use_rf": boolean(),
-    "rf.preset": one_of(*RF_PRESETS),
-    **{f"rf.{name}": rule for name, (_, rule) in _RF_KEYS.items()},
-    **{f"rf.{alias}": _RF_KEYS[name][1] for alias, name in RF_ALIASES.items()},
-}
-
-
-def rf_section() -> ConfigDict:
-    """Returns the `rf` section, which every config carries.
-
-    It governs the generator of embeddings by rectified flow: of the graph recommender,
-    and of collaborative vectors for the tokenizer when `data.features` names `rf`. A
-    key that is None has the value of the preset.
-    """
-    section = ConfigDict({"use_rf": False, "preset": "improved"})
-    for name, (field_type, _) in _RF_KEYS.items():
-        section[name] = optional(field_type)
-    for alias, name in RF_ALIASES.items():
-        section[alias] = section.get_ref(name)
-    return section
-
-
 # Of every main that trains.
 TRAINING_RULES: Rules = {
     "optim.name": one_of("adamw", "adam", "adagrad", "sgd"),
@@ -225,6 +131,183 @@ TRAINING_RULES: Rules = {
 }
 
 
+def option(default: Any, rule: Rule | None = None) -> Any:
+    """Declares a field of an options dataclass.
+
+    Args:
+      default: Default value; immutable.
+      rule: Condition on the value. `Literal` and `bool` annotations imply theirs.
+    """
+    return dataclasses.field(default=default, metadata={"rule": rule})
+
+
+def section(options: Any) -> ConfigDict:
+    """Returns the config section of an options dataclass, with its defaults.
+
+    Args:
+      options: Dataclass, or an instance whose values become the defaults. Fields that
+        are dataclasses become sections; fields annotated `X | None` may be None.
+    """
+    made = ConfigDict()
+    for name, kind, value in _fields(options):
+        if dataclasses.is_dataclass(kind):
+            made[name] = section(value)
+        elif _is_union(kind):
+            made[name] = optional(_plain_type(kind), value)
+        else:
+            made[name] = value
+    return made
+
+
+def rules(options: Any, prefix: str = "") -> dict[str, Rule]:
+    """Returns the checks of an options dataclass by dotted key.
+
+    Args:
+      options: Dataclass or instance.
+      prefix: Put before each key, as in `"codebook."`.
+    """
+    found: dict[str, Rule] = {}
+    declared = {f.name: f.metadata.get("rule") for f in dataclasses.fields(options)}
+    for name, kind, value in _fields(options):
+        key = prefix + name
+        if dataclasses.is_dataclass(kind):
+            found |= rules(value, f"{key}.")
+        elif declared[name] is not None:
+            found[key] = declared[name]
+        elif choices := _choices(kind):
+            found[key] = one_of(*choices)
+        elif bool in (kind, *typing.get_args(kind)):
+            found[key] = boolean()
+    return found
+
+
+def parse(options: type[_Options], section: ConfigDict) -> _Options:
+    """Turns a checked config section into the dataclass; missing keys keep defaults."""
+    values = {}
+    for name, kind, _ in _fields(options):
+        if name not in section:
+            continue
+        value = section[name]
+        values[name] = parse(kind, value) if dataclasses.is_dataclass(kind) else value
+    return options(**values)
+
+
+def override(options: _Options, **changes: Any) -> _Options:
+    """Returns options with some values replaced, by the plain names of their fields.
+
+    Args:
+      options: Instance; its fields may be dataclasses, whose fields are found too.
+      **changes: New values. A name that occurs in several sections must be given as
+        `section={"name": value}`.
+
+    Raises:
+      UserError: There is no such option, the name is ambiguous, or the value is not
+        allowed.
+    """
+    checks = rules(options)
+    for name, value in changes.items():
+        options = _replace(options, name, value)
+    flat = dict(_flatten(options))
+    for key, rule in checks.items():
+        _check_value(key.rpartition(".")[2], flat[key], rule, none=flat[key] is None)
+    return options
+
+
+def meanings(options: Any) -> dict[str, str]:
+    """Returns the entries of `Attributes:` in a dataclass's docstring by field name."""
+    kind = options if isinstance(options, type) else type(options)
+    text = inspect.cleandoc(kind.__doc__ or "")
+    _, _, body = text.partition("Attributes:\n")
+    entries: dict[str, str] = {}
+    name = ""
+    for line in body.splitlines():
+        if line and not line.startswith(" "):
+            break
+        if match := re.match(r"  (\w+): (.*)", line):
+            name = match[1]
+            entries[name] = match[2]
+        elif name and line.strip():
+            entries[name] += " " + line.strip()
+    return entries
+
+
+def _fields(options: Any) -> list[tuple[str, Any, Any]]:
+    """Returns name, type and value (of a class: default) of each field."""
+    kind = options if isinstance(options, type) else type(options)
+    made = options() if isinstance(options, type) else options
+    hints = typing.get_type_hints(kind)
+    return [
+        (f.name, hints[f.name], getattr(made, f.name)) for f in dataclasses.fields(kind)
+    ]
+
+
+def _is_union(kind: Any) -> bool:
+    return isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union
+
+
+def _plain_type(kind: Any) -> type:
+    """Returns the class of the values of an annotation; `X | None` is X."""
+    if _is_union(kind):
+        kind = next(k for k in typing.get_args(kind) if k is not types.NoneType)
+    if typing.get_origin(kind) is Literal:
+        return type(typing.get_args(kind)[0])
+    return typing.get_origin(kind) or kind
+
+
+def _choices(kind: Any) -> tuple[str, ...]:
+    if typing.get_origin(kind) is Literal:
+        return typing.get_args(kind)
+    if _is_union(kind):
+        return tuple(c for k in typing.get_args(kind) for c in _choices(k))
+    return ()
+
+
+def _flatten(options: Any, prefix: str = ""):
+    for name, kind, value in _fields(options):
+        if dataclasses.is_dataclass(kind):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _replace(options: Any, name: str, value: Any) -> Any:
+    """Replaces one option, found by the plain name of its field."""
+    keys = [key for key, _ in _flatten(options)]
+    own = [field_name for field_name, _, _ in _fields(options)]
+    if name in own and isinstance(value, Mapping):
+        return dataclasses.replace(
+            options, **{name: override(getattr(options, name), **value)}
+        )
+    if name in own:
+        return dataclasses.replace(options, **{name: value})
+    found = [key for key in keys if key.rpartition(".")[2] == name]
+    if not found:
+        known = sorted({key.rpartition(".")[2] for key in keys})
+        raise UserError(f"unknown option {name!r}: use one of {', '.join(known)}")
+    if len(found) > 1:
+        sections = ", ".join(key.partition(".")[0] for key in found)
+        raise UserError(
+            f"option {name!r} is ambiguous (sections {sections}): pass it as"
+            f" {found[0].partition('.')[0]}={{{name!r}: ...}}"
+        )
+    outer = found[0].partition(".")[0]
+    return dataclasses.replace(
+        options, **{outer: _replace(getattr(options, outer), name, value)}
+    )
+
+
+def _check_value(shown: str, value: Any, rule: Rule, *, none: bool) -> None:
+    """Checks one value; None passes if `none` says that it is allowed."""
+    if value is None and none:
+        return
+    try:
+        holds = value is not None and rule.holds(value)
+    except TypeError:
+        holds = False
+    if not holds:
+        raise UserError(f"{shown}={value!r}: must be {rule.text}")
+
+
 def check(config: ConfigDict, rules: Rules) -> None:
     """Checks values one by one; None passes only where it is allowed.
 
@@ -238,14 +321,26 @@ def check(config: ConfigDict, rules: Rules) -> None:
             raise UserError(
                 f"config.{key} is missing: the config is of another version of rfrec"
             ) from error
-        if value is None and is_optional(config, key):
-            continue
-        try:
-            holds = value is not None and rule.holds(value)
-        except TypeError:
-            holds = False
-        if not holds:
-            raise UserError(f"config.{key}={value!r}: must be {rule.text}")
+        optional_key = value is None and is_optional(config, key)
+        _check_value(f"config.{key}", value, rule, none=optional_key)
+
+
+def refuse_together(combinations: Mapping[str, bool]) -> None:
+    """Refuses settings that cannot be combined.
+
+    Args:
+      combinations: For each pair `"a=1 and b=2"`, written as keys of the config,
+        whether both hold.
+
+    Raises:
+      UserError: Some combination holds.
+    """
+    for keys, holds in combinations.items():
+        if holds:
+            first, _, second = keys.partition(" and ")
+            raise UserError(
+                f"config: {first} cannot be combined with {second}; change one of them"
+            )
 
 
 def value_at(config: ConfigDict, key: str) -> Any:

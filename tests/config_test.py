@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from rfrec import config as cfg
 from rfrec.config import UserError
+from rfrec.rf import settings as rf_settings
 
 
 def make():
@@ -108,7 +109,7 @@ def test_a_config_that_lacks_a_key_is_refused():
 
 
 def make_rf(**values):
-    config = ConfigDict({"rf": cfg.rf_section()}).lock()
+    config = ConfigDict({"rf": rf_settings.section()}).lock()
     for name, value in values.items():
         config.rf[name] = value
     return config
@@ -125,13 +126,13 @@ def test_the_rf_section_has_every_documented_parameter():
     }
     config = make_rf()
     assert documented <= set(config.rf)
-    assert {f"rf.{name}" for name in config.rf} == set(cfg.RF_RULES)
-    cfg.check(config, cfg.RF_RULES)
+    assert {f"rf.{name}" for name in config.rf} == set(rf_settings.RULES)
+    cfg.check(config, rf_settings.RULES)
     with pytest.raises(AttributeError, match="learning_rat"):
         config.rf.learning_rat = 0.1
 
 
-@pytest.mark.parametrize("alias, name", cfg.RF_ALIASES.items())
+@pytest.mark.parametrize("alias, name", rf_settings.ALIASES.items())
 def test_two_names_of_one_parameter_hold_one_value(alias, name):
     for first, second in ((alias, name), (name, alias)):
         config = make_rf(**{first: 0.25})
@@ -154,9 +155,11 @@ def test_two_names_of_one_parameter_hold_one_value(alias, name):
     ],
 )
 def test_values_of_the_rf_section(name, good, bad):
-    cfg.check(make_rf(**{name: good}), cfg.RF_RULES)
+    cfg.check(make_rf(**{name: good}), rf_settings.RULES)
     if bad is None:
-        cfg.check(make_rf(**{name: bad}), cfg.RF_RULES)
+        cfg.check(make_rf(**{name: bad}), rf_settings.RULES)
         return
     with pytest.raises(UserError, match=rf"config\.rf\.{name}=.*must be"):
-        cfg.check(make_rf(**{name: bad}), {f"rf.{name}": cfg.RF_RULES[f"rf.{name}"]})
+        cfg.check(
+            make_rf(**{name: bad}), {f"rf.{name}": rf_settings.RULES[f"rf.{name}"]}
+        )

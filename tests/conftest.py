@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import jaxtyping
 
+pytest_plugins = ["tests.support.served"]
+
 # The hook rewrites modules as they are imported: it has to stand before the first
 # import of rfrec, and pytest loads this file before any test module. An int passes for
 # a float, as it does for a static type checker.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rfrec.config import value_at
-from tests.mains import ROOT, load_config, load_module
+from tests.support.commands import ROOT, load_config, load_module
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 HEAD = re.compile(r"^\|[^|]*\| configs/(\w+)\.py \|")

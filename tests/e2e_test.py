@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from rfrec.launch import codes, rqvae
-from tests.mains import load_config
+from tests.support.commands import load_config
 
 ROOT = Path(__file__).parents[1]
 

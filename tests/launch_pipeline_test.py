@@ -15,7 +15,7 @@ from rfrec.codes import table
 from rfrec.data import synthetic
 from rfrec.data.interactions import write_inter_json
 from rfrec.evaluation import metrics, predictions
-from tests.mains import ROOT, digest
+from tests.support.commands import ROOT, digest
 
 ITEMS, USERS = 60, 70
 SMALL = {

@@ -24,8 +24,11 @@ from absl import flags, logging
 from ml_collections import ConfigDict
 
 from rfrec import config as cfg
+from rfrec import files
+from rfrec.benchmarks import cases as bench_cases
+from rfrec.benchmarks import data
 from rfrec.config import UserError
-from rfrec.launch import bench_cases, bench_data, runner
+from rfrec.launch import cli
 
 GROUPS = (
     *("rqvae", "sinkhorn", "kmeans", "repair", "scale", "beam", "t5", "trie"),
@@ -66,7 +69,6 @@ def rules(config: ConfigDict) -> cfg.Rules:
         "scale.sizes": counts,
         **_retrieval_rules(config),
         **_graph_rules(config),
-        **cfg.RF_RULES,
     }
 
 
@@ -144,7 +146,7 @@ def main(config: ConfigDict, workdir: Path | None) -> None:
         raise UserError("--torch needs PyTorch: pip install 'rfrec[torch]'")
     _warn_if_busy()
     if any(case.name.startswith(("beam/", "t5/")) for case in chosen):
-        source = "Instruments, of RFREC_DATA" if bench_data.has_instruments() else None
+        source = "Instruments, of RFREC_DATA" if data.has_instruments() else None
         logging.info("histories: %s", source or "synthetic, no Instruments found")
     rows = []
     for case in chosen:
@@ -154,7 +156,7 @@ def main(config: ConfigDict, workdir: Path | None) -> None:
         rows.append(row)
         # After every row, so that a stop loses only the row at hand.
         if out is not None:
-            runner.write_json(out, [row._asdict() for row in rows])
+            files.write_json(out, [row._asdict() for row in rows])
     print(table(rows))
 
 
@@ -240,4 +242,4 @@ def _define_flags() -> None:
 
 if __name__ == "__main__":
     _define_flags()
-    runner.run(main, config=runner.default_config("bench"), workdir=False)
+    cli.config_main(main, "bench", workdir=False)

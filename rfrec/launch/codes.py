@@ -12,17 +12,18 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from rfrec import config as cfg
+from rfrec import files
 from rfrec.config import UserError
-from rfrec.launch import rqvae, runner, settings
+from rfrec.launch import cli, rqvae
+from rfrec.pipelines import tokenizer
 from rfrec.tokenizer import training
 from rfrec.train.checkpoint import Checkpoints
 
 RULES: cfg.Rules = {
     **{
-        name: settings.RULES[f"codes.{name}"]
+        name: tokenizer.RULES[f"codes.{name}"]
         for name in ("checkpoint", "repair", "modality")
     },
-    **cfg.RF_RULES,
 }
 
 
@@ -34,7 +35,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
         if config[name] is not None:
             run_config.codes[name] = config[name]
     report = read_report(workdir / "report.json")
-    items = settings.load_items(run_config)
+    items = tokenizer.load_items(run_config)
     if report["data"]["sha256"] != items.fingerprint:
         raise UserError(
             f"the item vectors are not those {workdir} was trained on: restore them"
@@ -42,7 +43,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
     if run_config.model.method == "rkmeans":
         tokenized = rqvae.residual_kmeans(run_config, items)
     else:
-        trainer = settings.trainer(run_config, items)
+        trainer = tokenizer.trainer(run_config, items)
         checkpoints = Checkpoints(workdir, lowest=rqvae.CRITERIA)
         try:
             chosen = run_config.codes.checkpoint
@@ -52,7 +53,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
         finally:
             checkpoints.close()
     exported = rqvae.write_codes(run_config, items, tokenized, workdir)
-    runner.write_json(workdir / "report.json", report | exported)
+    files.write_json(workdir / "report.json", report | exported)
     logging.info("report: %s", workdir / "report.json")
 
 
@@ -68,4 +69,4 @@ def read_report(path: Path) -> dict:
 
 
 if __name__ == "__main__":
-    runner.run(main, config=runner.default_config("codes"))
+    cli.config_main(main, "codes")

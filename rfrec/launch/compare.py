@@ -20,21 +20,15 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from rfrec import config as cfg
+from rfrec import files
 from rfrec.config import UserError
-from rfrec.launch import (
-    golden,
-    golden_gume,
-    golden_metrics,
-    golden_retrieval,
-    golden_rf,
-    golden_rqvae,
-    report_file,
-    runner,
-)
+from rfrec.launch import cli
+from rfrec.parity import arrays as golden
+from rfrec.parity import flow, gume, metrics, retrieval, tokenizer
+from rfrec.pipelines import run_folder
 
 RULES: cfg.Rules = {
     "reference_numbers": cfg.Rule(bool, "a file"),
-    **cfg.RF_RULES,
 }
 
 
@@ -102,24 +96,24 @@ def check_arrays(arrays: golden.Arrays) -> list[golden.Check]:
     """
     # Accelerators round the operands of float32 products otherwise.
     with jax.default_matmul_precision("highest"):
-        if golden_rqvae.is_rqvae(arrays):
-            return golden_rqvae.check_rqvae(arrays)
+        if tokenizer.is_rqvae(arrays):
+            return tokenizer.check_rqvae(arrays)
         if golden.is_sinkhorn(arrays):
             return golden.check_sinkhorn(arrays)
         if golden.is_rotation(arrays):
             return golden.check_rotation(arrays)
         if golden.is_repair(arrays):
             return golden.check_repair(arrays)
-        if golden_retrieval.is_t5(arrays):
-            return golden_retrieval.check_t5(arrays)
-        if golden_retrieval.is_ensemble(arrays):
-            return golden_retrieval.check_ensemble(arrays)
-        if golden_gume.is_gume(arrays):
-            return golden_gume.check_gume(arrays)
-        if golden_metrics.is_metrics(arrays):
-            return golden_metrics.check_metrics(arrays)
-        if golden_rf.is_rf(arrays):
-            return golden_rf.check_rf(arrays)
+        if retrieval.is_t5(arrays):
+            return retrieval.check_t5(arrays)
+        if retrieval.is_ensemble(arrays):
+            return retrieval.check_ensemble(arrays)
+        if gume.is_gume(arrays):
+            return gume.check_gume(arrays)
+        if metrics.is_metrics(arrays):
+            return metrics.check_metrics(arrays)
+        if flow.is_rf(arrays):
+            return flow.check_rf(arrays)
     names = ", ".join(sorted(arrays)[:4]) or "none"
     raise UserError(f"no check reads its arrays ({names} ...)")
 
@@ -134,29 +128,29 @@ def compare_run(run: Path, reference_numbers: Path) -> str:
       UserError: A file is missing or damaged; names it and the key.
     """
     path = run / "report.json"
-    report = report_file.load(path, "finish the run of rfrec.launch.rqvae")
+    report = files.read_json(path, "finish the run of rfrec.launch.rqvae")
     own: list[tuple[Any, ...]] = [_HEADER]
     for when in ("before", "after"):
-        perplexity = report_file.at(path, report, "levels", 0, "perplexity", kind=float)
+        perplexity = run_folder.at(path, report, "levels", 0, "perplexity", kind=float)
         own.append(
             (
                 f"this run, {when} repair",
-                report_file.at(path, report, "items", kind=int),
-                report_file.at(path, report, "codes", when, "distinct", kind=int),
-                report_file.at(path, report, "codes", when, "conflict_items", kind=int),
+                run_folder.at(path, report, "items", kind=int),
+                run_folder.at(path, report, "codes", when, "distinct", kind=int),
+                run_folder.at(path, report, "codes", when, "conflict_items", kind=int),
                 perplexity if when == "before" else None,
             )
         )
     levels: list[tuple[Any, ...]] = [
         ("level", "size", "used", "share", "perplexity", "entropy")
     ]
-    for i in range(len(report_file.at(path, report, "levels", kind=list))):
+    for i in range(len(run_folder.at(path, report, "levels", kind=list))):
         size, used = (
-            report_file.at(path, report, "levels", i, name, kind=int)
+            run_folder.at(path, report, "levels", i, name, kind=int)
             for name in ("size", "used")
         )
         measures = (
-            report_file.at(path, report, "levels", i, name, kind=float)
+            run_folder.at(path, report, "levels", i, name, kind=float)
             for name in ("perplexity", "entropy")
         )
         levels.append((str(i + 1), size, used, f"{used / max(size, 1):.1%}", *measures))
@@ -166,16 +160,16 @@ def compare_run(run: Path, reference_numbers: Path) -> str:
 
 def _published(path: Path) -> list[str]:
     """Returns a table for each data set of the published tokenizers."""
-    numbers = report_file.load(path, "it belongs to the checkout")
+    numbers = files.read_json(path, "it belongs to the checkout")
     tables = []
-    for i, _ in enumerate(report_file.at(path, numbers, "tokenizer", kind=list)):
-        data = report_file.at(path, numbers, "tokenizer", i, kind=dict)
+    for i, _ in enumerate(run_folder.at(path, numbers, "tokenizer", kind=list)):
+        data = run_folder.at(path, numbers, "tokenizer", i, kind=dict)
         title = f"published: {data.get('dataset')} ({data.get('protocol')})"
         keys = ("items", "distinct_codes", "conflict_items", "level1_perplexity")
         rows: list[tuple[Any, ...]] = [_HEADER]
-        for j, _ in enumerate(report_file.at(path, data, "rows", kind=list)):
-            row = report_file.at(path, data, "rows", j, kind=dict)
-            system = report_file.at(path, row, "system", kind=str)
+        for j, _ in enumerate(run_folder.at(path, data, "rows", kind=list)):
+            row = run_folder.at(path, data, "rows", j, kind=dict)
+            system = run_folder.at(path, row, "system", kind=str)
             rows.append((system, *(row.get(key) for key in keys)))
         tables.append(f"{title}\n{_table(rows)}")
     return tables
@@ -205,4 +199,4 @@ def _define_flags() -> None:
 
 if __name__ == "__main__":
     _define_flags()
-    runner.run(main, config=runner.default_config("compare"), workdir=False)
+    cli.config_main(main, "compare", workdir=False)

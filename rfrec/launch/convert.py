@@ -23,7 +23,8 @@ from absl import flags, logging
 from ml_collections import ConfigDict
 
 from rfrec.config import UserError
-from rfrec.launch import convert_t5, rqvae, runner, settings
+from rfrec.launch import cli, rqvae
+from rfrec.pipelines import exchange, run_folder, tokenizer
 from rfrec.tokenizer import mql4grec, training
 from rfrec.train import loop
 from rfrec.train.checkpoint import Checkpoints
@@ -54,26 +55,26 @@ def main(config: ConfigDict, workdir: Path) -> None:
     if _CHECKPOINT.value is not None:
         import_rqvae(config, path, workdir)
     elif _IMPORT.value is not None:
-        convert_t5.import_folder(config, path, workdir)
+        exchange.import_folder(config, path, workdir)
     else:
         base = Path(_BASE.value).expanduser() if _BASE.value else None
-        convert_t5.export_run(workdir, path, checkpoint=_BEST.value, base=base)
+        exchange.export_run(workdir, path, checkpoint=_BEST.value, base=base)
 
 
 def import_rqvae(config: ConfigDict, path: Path, workdir: Path) -> None:
     """Reads a checkpoint, stores it as a run's only step, tokenizes the items."""
-    convert_t5.refuse_run(workdir)
+    exchange.refuse_run(workdir)
     weights = mql4grec.read_state_dict(read_pth(path))
     run_config = adapt(config, weights)
-    settings.check(run_config)
-    items = settings.load_items(run_config)
+    tokenizer.check(run_config)
+    items = tokenizer.load_items(run_config)
     if items.values.shape[1] != weights.input_width:
         raise UserError(
             f"{path} reads vectors of width {weights.input_width}, the"
             f" items have {items.values.shape[1]}: choose other data.features"
         )
-    runner.open_workdir(workdir, run_config)
-    trainer = settings.trainer(run_config, items)
+    run_folder.open_workdir(workdir, run_config)
+    trainer = tokenizer.trainer(run_config, items)
     checkpoints = Checkpoints(workdir, lowest=rqvae.CRITERIA)
     try:
         store(trainer, weights, checkpoints, items.fingerprint)
@@ -145,4 +146,4 @@ def store(
 
 
 if __name__ == "__main__":
-    runner.run(main, config=runner.default_config("rqvae") + ":mql4grec")
+    cli.config_main(main, "rqvae", variant="mql4grec")

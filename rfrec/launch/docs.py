@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 from rfrec import config as cfg
 from rfrec import files
 from rfrec.config import UserError
-from rfrec.launch import docs_comments, docs_scale, flag_runner
+from rfrec.launch import cli, docs_comments, docs_scale
 from rfrec.rf import settings as rf_settings
 
 COMMAND = "python -m rfrec.launch.docs"
@@ -194,15 +194,15 @@ def rf_part() -> str:
     head = ["key", "type", *(f"`{name}`" for name in presets), "allowed", "meaning"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     meanings = docs_comments.attributes(rf_settings.Settings.__doc__ or "")
-    section = cfg.rf_section()
+    section = rf_settings.section()
     for field in dataclasses.fields(rf_settings.Settings):
         values = [f"`{getattr(made, field.name)!r}`" for made in presets.values()]
         kind = section.get_type(field.name).__name__
-        rule = cfg.RF_RULES[f"rf.{field.name}"].text
+        rule = rf_settings.RULES[f"rf.{field.name}"].text
         cells = (f"`rf.{field.name}`", kind, *values, rule, meanings[field.name])
         lines.append(_table_row(cells))
     aliases = ", ".join(
-        f"`rf.{alias}` is `rf.{name}`" for alias, name in cfg.RF_ALIASES.items()
+        f"`rf.{alias}` is `rf.{name}`" for alias, name in rf_settings.ALIASES.items()
     )
     listed = ", ".join(f"`{preset}`" for preset in presets)
     return (
@@ -221,4 +221,4 @@ def _define_flags() -> None:
 
 if __name__ == "__main__":
     _define_flags()
-    flag_runner.run(main)
+    cli.flags_main(main)

@@ -16,27 +16,22 @@ from tqdm import tqdm
 
 from rfrec import config as cfg
 from rfrec.config import UserError
-from rfrec.launch import (
-    recommend_data,
-    recommend_settings,
-    runner,
-    t5_settings,
-    t5_weights,
-)
-from rfrec.launch.recommend_settings import Asked
-from rfrec.launch.t5_data import CodedData
-from rfrec.retrieval import artefact, program, room, tasks
-from rfrec.retrieval.artefact import Manifest, Parts
+from rfrec.launch import cli
+from rfrec.pipelines import finished_retriever, recommend, recommend_data, retriever
+from rfrec.pipelines.coded_histories import CodedData
+from rfrec.pipelines.recommend import Asked
+from rfrec.retrieval import tasks
+from rfrec.serving import artefact, capacity, search_program
+from rfrec.serving.artefact import Manifest, Parts
 
 RULES: cfg.Rules = {
-    "checkpoint": cfg.one_of(*t5_settings.HIGHEST, *t5_settings.LOWEST, "last"),
-    "platforms": cfg.each(cfg.one_of(*program.PLATFORMS), least=1),
+    "checkpoint": cfg.one_of(*retriever.HIGHEST, *retriever.LOWEST, "last"),
+    "platforms": cfg.each(cfg.one_of(*search_program.PLATFORMS), least=1),
     "room": cfg.at_least(0),
     "search.beams": cfg.whole(1),
     "search.top_k": cfg.whole(1),
     "search.score": cfg.one_of("full", "level"),
     "search.buckets": cfg.each(cfg.whole(1)),
-    **cfg.RF_RULES,
 }
 
 
@@ -45,8 +40,8 @@ def main(config: ConfigDict, workdir: Path) -> None:
     check(config)
     artefact.check_free(workdir)
     run = Path(config.run).expanduser()
-    model = t5_weights.read_model(run, config.checkpoint)
-    asked = recommend_settings.find_task(config.task, model.config, "config.task")
+    model = finished_retriever.read_model(run, config.checkpoint)
+    asked = recommend.find_task(config.task, model.config, "config.task")
     data = recommend_data.load(config, run, model, asked.modalities)
     parts, manifest = build(config, run, model, asked, data)
     manifest = artefact.write(workdir, parts, manifest)
@@ -83,7 +78,7 @@ def check(config: ConfigDict) -> None:
 def build(
     config: ConfigDict,
     run: Path,
-    model: t5_weights.Model,
+    model: finished_retriever.Model,
     asked: Asked,
     data: CodedData,
 ) -> tuple[Parts, Manifest]:
@@ -93,36 +88,36 @@ def build(
       What to write.
     """
     vocabulary, target = model.vocabulary, asked.target
-    index = t5_settings.item_trie(data, 0, target, vocabulary.sizes(target))
+    index = retriever.item_trie(data, 0, target, vocabulary.sizes(target))
     tables = tasks.tables(
         vocabulary,
         (asked.task,),
         data.codes,
         data.inter,
-        form=t5_settings.form(model.config),
+        form=retriever.form(model.config),
     )
     tables = tables._replace(items=np.zeros(1, np.int32), users=tables.users[:1])
-    made = room.make_room(index, config.room)
-    search = program.Asked(
+    made = capacity.make_room(index, config.room)
+    search = search_program.Asked(
         arch=model.arch,
-        room=made,
+        capacity=made,
         row=asked.row,
         segments=len(asked.sources),
         num_beams=config.search.beams,
         score=config.search.score,
     )
-    weights = program.flat_weights(model.params)
-    laid = room.lay_out(made, index, vocabulary.code_tokens(target), tables)
+    weights = search_program.flat_weights(model.params)
+    laid = capacity.lay_out(made, index, vocabulary.code_tokens(target), tables)
     most = model.config.data.max_history
     programs = {}
     for slots in tqdm(_buckets(config, model, most, search.segments), unit="program"):
-        programs[slots] = program.serialize(
+        programs[slots] = search_program.serialize(
             search, slots, weights, laid, config.platforms
         )
     manifest = Manifest(
         jax=jax.__version__,
         platforms=tuple(config.platforms),
-        t5=t5_weights.version(run, model),
+        t5=finished_retriever.version(run, model),
         task=asked.task,
         row=asked.row,
         sources=asked.sources,
@@ -138,7 +133,7 @@ def build(
 
 
 def _buckets(
-    config: ConfigDict, model: t5_weights.Model, most: int, segments: int
+    config: ConfigDict, model: finished_retriever.Model, most: int, segments: int
 ) -> list[int]:
     """Returns the slots of each program, ascending, whole items all."""
     buckets = config.search.buckets or model.config.train.buckets
@@ -148,4 +143,4 @@ def _buckets(
 
 
 if __name__ == "__main__":
-    runner.run(main, config=runner.default_config("export"))
+    cli.config_main(main, "export")

@@ -25,9 +25,13 @@ from rfrec import files
 from rfrec.config import UserError, as_json
 from rfrec.data import features, items
 from rfrec.data.items import Table
+from rfrec.encoders import image as features_image
+from rfrec.encoders import text as features_text
 from rfrec.encoders.sentence import unit_length
-from rfrec.launch import features_image, features_settings, features_text, runner
-from rfrec.launch.features_text import Encoded
+from rfrec.encoders.text import Encoded
+from rfrec.launch import cli
+from rfrec.pipelines import features as features_settings
+from rfrec.pipelines import run_folder
 
 _CHUNK = 4096
 _SOFTWARE = ("torch", "transformers", "tokenizers", "pillow")
@@ -47,14 +51,14 @@ def main(config: ConfigDict, workdir: Path) -> None:
     refuse_foreign(workdir, [*copied, *(f"{name}.{kind}.npy" for kind in kinds)])
     kept = features_settings.lasting(config)
     if (workdir / "config.json").exists():
-        runner.open_workdir(workdir, kept)
+        run_folder.open_workdir(workdir, kept)
     encoded: dict[str, Encoded] = {}
     if text is not None:
         encoded["text"] = features_text.make(config, text, workdir)
     if image is not None:
         encoded["image"] = features_image.make(config, image, workdir)
     # Only now, so that what an encoder refuses leaves nothing behind but the cache.
-    runner.open_workdir(workdir, kept)
+    run_folder.open_workdir(workdir, kept)
     made = {
         kind: finish(config, table, each, workdir / f"{name}.{kind}")
         for kind, each in encoded.items()
@@ -70,7 +74,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
         "software": _versions(),
         "config": as_json(config),
     }
-    runner.write_json(workdir / "report.json", report)
+    files.write_json(workdir / "report.json", report)
     logging.info("report: %s", workdir / "report.json")
 
 
@@ -217,4 +221,4 @@ def _versions() -> dict[str, str]:
 if __name__ == "__main__":
     # Else JAX, which does nothing here, would take the memory of the GPU from torch.
     jax.config.update("jax_platforms", "cpu")
-    runner.run(main, config=runner.default_config("features"))
+    cli.config_main(main, "features")

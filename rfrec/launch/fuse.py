@@ -28,11 +28,13 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from rfrec import config as cfg
+from rfrec import files
 from rfrec.config import UserError, as_json
 from rfrec.evaluation import groups, predictions, report
 from rfrec.evaluation.ranking import Lists
-from rfrec.launch import fuse_data, runner
-from rfrec.launch.fuse_data import Graph
+from rfrec.launch import cli
+from rfrec.pipelines import hybrid, run_folder
+from rfrec.pipelines.hybrid import Graph
 from rfrec.retrieval import ensemble
 
 RULES: cfg.Rules = {
@@ -43,7 +45,6 @@ RULES: cfg.Rules = {
     "eval.cold_share": cfg.Rule(lambda v: 0 < v <= 0.5, "above 0 and at most 0.5"),
     "eval.cold_below": cfg.whole(1),
     "eval.resamples": cfg.whole(1),
-    **cfg.RF_RULES,
 }
 NAMES = ("retriever", "graph", "rescored", "blended", "fused", "reciprocal")
 _NEEDED = ("lists.valid", "lists.test", "graph")
@@ -53,15 +54,13 @@ _SHOWN = ("hr@1", "hr@5", "hr@10", "ndcg@5", "ndcg@10", "mrr")
 def main(config: ConfigDict, workdir: Path) -> None:
     """Merges, chooses and reports."""
     check(config)
-    graph = fuse_data.open_graph(config.graph)
+    graph = hybrid.open_graph(config.graph)
     given = {
-        part: fuse_data.read_lists(
-            config.lists[part], graph.split, f"config.lists.{part}"
-        )
-        for part in fuse_data.PARTS
+        part: hybrid.read_lists(config.lists[part], graph.split, f"config.lists.{part}")
+        for part in hybrid.PARTS
     }
     beside = read_beside(config, graph)
-    runner.open_workdir(workdir, config)
+    run_folder.open_workdir(workdir, config)
     choices = choose(config, graph, rank(config, graph, given["valid"], "valid"))
     alphas = {name: choice.alpha for name, choice in choices.items()}
     lists = merge(rank(config, graph, given["test"], "test"), alphas, config.top_k)
@@ -82,7 +81,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
             "lists": told,
             "config": as_json(config),
         }
-        runner.write_json(workdir / "report.json", result)
+        files.write_json(workdir / "report.json", result)
         for line in lines(told):
             logging.info("%s", line)
         logging.info("report: %s", workdir / "report.json")
@@ -116,7 +115,7 @@ def read_beside(config: ConfigDict, graph: Graph) -> dict[str, Lists]:
     lists are of the same candidates, and as long.
     """
     read = {
-        Path(place).name: fuse_data.read_lists(place, graph.split, "config.beside")
+        Path(place).name: hybrid.read_lists(place, graph.split, "config.beside")
         for place in config.beside
     }
     unseen = {name: graph.unseen(lists, "test") for name, lists in read.items()}
@@ -225,4 +224,4 @@ def lines(told: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 if __name__ == "__main__":
-    runner.run(main, config=runner.default_config("fuse"))
+    cli.config_main(main, "fuse")

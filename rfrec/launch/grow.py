@@ -26,20 +26,15 @@ from rfrec.codes import catalogue, growth, table, trie, trie_edit
 from rfrec.codes.catalogue import Catalogue, Manifest
 from rfrec.codes.trie import Trie
 from rfrec.config import UserError
+from rfrec.launch import cli
 from rfrec.launch import codes as codes_main
-from rfrec.launch import (
-    grow_t5,
-    grow_tokenizer,
-    grow_vectors,
-    runner,
-    settings,
-    t5_settings,
-)
+from rfrec.pipelines import catalogue as grow_t5
+from rfrec.pipelines import new_items, new_vectors, retriever
+from rfrec.pipelines import tokenizer as settings
 
 RULES: cfg.Rules = {
     "checkpoint": settings.RULES["codes.checkpoint"],
-    "t5_checkpoint": cfg.one_of(*t5_settings.HIGHEST, *t5_settings.LOWEST, "last"),
-    **cfg.RF_RULES,
+    "t5_checkpoint": cfg.one_of(*retriever.HIGHEST, *retriever.LOWEST, "last"),
 }
 
 
@@ -79,11 +74,11 @@ def main(config: ConfigDict, workdir: Path) -> None:
     else:
         file = report["codes"]["data_sets"][name]["file"]
         start = begin(run, file, tuple(run_config.codebook.sizes))
-    vectors = grow_vectors.read(config, run_config, report, name, start.manifest)
+    vectors = new_vectors.read(config, run_config, report, name, start.manifest)
     for warning in vectors.warnings:
         logging.warning("%s", warning)
     width = vectors.values.shape[1]
-    tokenizer = grow_tokenizer.read(run, config.checkpoint, width)
+    tokenizer = new_items.read(run, config.checkpoint, width)
     if start.manifest is not None:
         catalogue.check_tokenizer(workdir, start.manifest, tokenizer.version)
     t5, sizes = choose_t5(config, start, name)
@@ -226,8 +221,8 @@ def choose_t5(
 
 def add(
     start: Start,
-    vectors: grow_vectors.Vectors,
-    tokenizer: grow_tokenizer.Frozen,
+    vectors: new_vectors.Vectors,
+    tokenizer: new_items.Frozen,
     sizes: tuple[int, ...],
 ) -> Int32[np.ndarray, "M Q"]:
     """Returns the codes of all rows; those that are there stay as they are.
@@ -249,7 +244,7 @@ def add(
     if not len(vectors.values):
         return start.codes
     limits = tuple(map(min, sizes, map(len, tokenizer.codebooks)))
-    nearest, latents = grow_tokenizer.tokenize(tokenizer, vectors.values, limits)
+    nearest, latents = new_items.tokenize(tokenizer, vectors.values, limits)
     pairs = zip(tokenizer.codebooks, limits, strict=True)
     books = [book[:size] for book, size in pairs]
     placed = growth.place(start.codes, nearest, latents, books)
@@ -348,4 +343,4 @@ def alone(workdir: Path, before: Manifest | None) -> Iterator[int]:
 
 
 if __name__ == "__main__":
-    runner.run(main, config=runner.default_config("grow"))
+    cli.config_main(main, "grow")

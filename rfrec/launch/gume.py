@@ -20,7 +20,9 @@ from ml_collections import ConfigDict
 
 from rfrec.config import UserError
 from rfrec.graph import training
-from rfrec.launch import gume_again, gume_report, gume_seeds, gume_settings, runner
+from rfrec.launch import cli
+from rfrec.pipelines import finished_graph, graph, graph_report, run_folder
+from rfrec.pipelines import seeds as gume_seeds
 from rfrec.train import loop, running
 from rfrec.train.checkpoint import Checkpoints
 from rfrec.train.state import TrainState
@@ -46,17 +48,17 @@ def main(
     Raises:
       UserError: Names what is wrong.
     """
-    gume_settings.check(config)
+    graph.check(config)
     if seeds < 1:
         raise UserError(f"--seeds={seeds}: must be at least 1")
     if against is not None:
         gume_seeds.read(against)
     folders = _folders(workdir, config.seed, seeds)
-    data = gume_settings.load(config)
+    data = graph.load(config)
     if against is not None:
         gume_seeds.check_same_pairs(against, data.split.fingerprint)
     # Before a folder is made, so that a refused config leaves nothing behind.
-    run = training.Run(gume_settings.make_trainer(config, data))
+    run = training.Run(graph.make_trainer(config, data))
     split = data.split
     logging.info(
         "%d users, %d items, %d training pairs on %d %s device(s)",
@@ -102,11 +104,11 @@ def run_one(config: ConfigDict, run: training.Run, workdir: Path) -> None:
     Raises:
       UserError: The folder is that of a run ranked again, or of another config.
     """
-    if gume_report.was_ranked_again(workdir):
+    if graph_report.was_ranked_again(workdir):
         raise UserError(
             f"{workdir} holds what --again made of another run: use another --workdir"
         )
-    runner.open_workdir(workdir, config)
+    run_folder.open_workdir(workdir, config)
     template = run.trainer.init(config.seed)
     checkpoints = Checkpoints(workdir, highest=(training.CRITERION,))
     try:
@@ -142,9 +144,9 @@ def rank_again(
             f"{workdir} holds a trained run, whose report --again would replace: use"
             " another --workdir"
         )
-    gume_again.check_same(config, trained)
-    state, step = gume_again.best(run.trainer, config.seed, trained)
-    runner.open_workdir(workdir, config)
+    finished_graph.check_same(config, trained)
+    state, step = finished_graph.best(run.trainer, config.seed, trained)
+    run_folder.open_workdir(workdir, config)
     told = {"again": str(trained), "best_step": step}
     finish(config, run, workdir, state, told)
 
@@ -174,7 +176,7 @@ def finish(
     if jax.process_index() == 0:
         told["choice"] = {**choice.arguments, "tried": choice.tried}
         told["numbers"] = {k: float(v) for k, v in encoded.numbers.items()}
-        gume_report.write(config, run, workdir, lists, told)
+        graph_report.write(config, run, workdir, lists, told)
 
 
 def describe(
@@ -211,10 +213,11 @@ def _folder(flag: str) -> Path | None:
 
 if __name__ == "__main__":
     _define_flags()
-    runner.run(
+    cli.config_main(
         lambda config, workdir: main(
             config, workdir, flags.FLAGS.seeds, _folder("against"), _folder("again")
         ),
-        config=runner.default_config("gume"),
+        "gume",
         page=True,
+        flow=True,
     )

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from rfrec import files
 from rfrec.config import UserError
-from rfrec.launch import flag_runner
+from rfrec.launch import cli
 
 # Longest a single request may take, in seconds.
 _PATIENCE = 60
@@ -218,4 +218,4 @@ def _define_flags() -> None:
 
 if __name__ == "__main__":
     _define_flags()
-    flag_runner.run(main)
+    cli.flags_main(main)

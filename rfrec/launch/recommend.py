@@ -18,23 +18,20 @@ from absl import flags, logging
 from jaxtyping import Int
 from ml_collections import ConfigDict
 
+from rfrec import files
 from rfrec.codes import trie
 from rfrec.config import UserError, as_json
 from rfrec.data import features, histories, sequences
 from rfrec.data.interactions import Interactions
 from rfrec.evaluation import predictions, report
 from rfrec.evaluation.ranking import Lists
-from rfrec.launch import (
-    recommend_lists,
-    recommend_report,
-    recommend_settings,
-    runner,
-)
-from rfrec.launch.recommend_lists import Listed
-from rfrec.launch.recommend_report import Truth
-from rfrec.launch.recommend_settings import System
-from rfrec.retrieval import ensemble, serving, validation
-from rfrec.retrieval.serving import Queries, Searcher
+from rfrec.launch import cli
+from rfrec.pipelines import recommend, recommend_report, run_folder, saved_lists
+from rfrec.pipelines.recommend import System
+from rfrec.pipelines.recommend_report import Truth
+from rfrec.pipelines.saved_lists import Listed
+from rfrec.retrieval import ensemble, search, validation
+from rfrec.retrieval.search import Queries, Searcher
 
 
 class Member(NamedTuple):
@@ -72,14 +69,14 @@ def main(config: ConfigDict, workdir: Path | None, place: str | None = None) -> 
 
 def evaluate(config: ConfigDict, workdir: Path) -> None:
     """Lists items for all users, from where it stands in `workdir`, and reports."""
-    recommend_settings.check(config, evaluation=True)
-    systems = recommend_settings.systems(config)
-    searchers = [recommend_settings.searcher(config, system) for system in systems]
+    recommend.check(config, evaluation=True)
+    systems = recommend.systems(config)
+    searchers = [recommend.searcher(config, system) for system in systems]
     queries = [heldout(system, config.which) for system in systems]
     inter = systems[0].data.inter
     truth = make_truth(config, systems[0], searchers[0], queries[0])
     # Only now, so that a refused config leaves nothing behind.
-    runner.open_workdir(workdir, config)
+    run_folder.open_workdir(workdir, config)
     logging.info(
         "%d users, %d items on %d %s device(s)",
         *(inter.num_users, inter.num_items),
@@ -88,7 +85,7 @@ def evaluate(config: ConfigDict, workdir: Path) -> None:
     members = []
     for system, searcher, asked in zip(systems, searchers, queries, strict=True):
         name = f"{config.which}.{system.name}"
-        listed = recommend_lists.collect(
+        listed = saved_lists.collect(
             searcher, asked, folder=workdir / "lists", name=name
         )
         members.append(Member(system, searcher, listed))
@@ -97,9 +94,9 @@ def evaluate(config: ConfigDict, workdir: Path) -> None:
         choice = choose(config, members, workdir / "lists")
         merged = merge(config, members, choice)
     if jax.process_index() == 0:
-        files = write(workdir, inter, members, merged)
-        told = {"predictions": files, "lists": tell(config, members, merged, truth)}
-        runner.write_json(workdir / "report.json", head(config, systems[0]) | told)
+        written = write(workdir, inter, members, merged)
+        told = {"predictions": written, "lists": tell(config, members, merged, truth)}
+        files.write_json(workdir / "report.json", head(config, systems[0]) | told)
         logging.info("report: %s", workdir / "report.json")
 
 
@@ -171,9 +168,7 @@ def choose(
     def lists(member: Member) -> Lists:
         asked = heldout(member.system, "valid", users)
         name = f"alpha.{member.system.name}"
-        found = recommend_lists.collect(
-            member.searcher, asked, folder=folder, name=name
-        )
+        found = saved_lists.collect(member.searcher, asked, folder=folder, name=name)
         return member._replace(listed=found).lists
 
     first, second = map(lists, members)
@@ -212,7 +207,7 @@ def tell(
         )
         told[system.name] = describe(member) | found
     if merged is not None:
-        leaves = serving.distinct_codes(merged.lists.items, truth.leaf_of)
+        leaves = search.distinct_codes(merged.lists.items, truth.leaf_of)
         others = {member.system.name: member.lists for member in members}
         told["ensemble"] = {
             "method": config.ensemble.method,
@@ -289,13 +284,13 @@ def answer(config: ConfigDict, workdir: Path | None, place: str) -> None:
     Raises:
       UserError: A history is empty or names an unknown item; tells the line.
     """
-    recommend_settings.check(config, evaluation=False)
-    systems = recommend_settings.systems(config)
+    recommend.check(config, evaluation=False)
+    systems = recommend.systems(config)
     inter = systems[0].data.inter
     asked = read_histories(place, systems)
-    searchers = [recommend_settings.searcher(config, system) for system in systems]
+    searchers = [recommend.searcher(config, system) for system in systems]
     if workdir is not None:
-        runner.open_workdir(workdir, config)
+        run_folder.open_workdir(workdir, config)
     members = []
     for system, searcher in zip(systems, searchers, strict=True):
         most = system.model.config.data.max_history
@@ -303,7 +298,7 @@ def answer(config: ConfigDict, workdir: Path | None, place: str) -> None:
             system, asked, sequences.latest_windows(asked, most=most)
         )
         folder, name = workdir and workdir / "lists", f"histories.{system.name}"
-        listed = recommend_lists.collect(searcher, queries, folder=folder, name=name)
+        listed = saved_lists.collect(searcher, queries, folder=folder, name=name)
         members.append(Member(system, searcher, listed))
     final = members[0].lists
     if len(members) > 1:
@@ -363,9 +358,9 @@ def _define_flags() -> None:
 
 if __name__ == "__main__":
     _define_flags()
-    runner.run(
+    cli.config_main(
         lambda config, workdir: main(config, workdir, flags.FLAGS.histories),
-        config=runner.default_config("recommend"),
+        "recommend",
         workdir=False,
         page=True,
     )

@@ -14,9 +14,11 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from rfrec import files
 from rfrec.config import as_json
 from rfrec.data.features import ItemVectors
-from rfrec.launch import codes_export, runner, settings
+from rfrec.launch import cli
+from rfrec.pipelines import codes_export, run_folder, tokenizer
 from rfrec.tokenizer import rqvae, training
 from rfrec.train import running
 from rfrec.train.checkpoint import Checkpoints
@@ -27,14 +29,14 @@ CRITERIA = ("collision_rate", "loss")
 
 def main(config: ConfigDict, workdir: Path) -> None:
     """Runs a config to the end, from where it stands in `workdir`."""
-    settings.check(config)
-    items = settings.load_items(config)
+    tokenizer.check(config)
+    items = tokenizer.load_items(config)
     for warning in items.warnings:
         logging.warning("%s", warning)
     rkmeans = config.model.method == "rkmeans"
     # Before the folder is made, so that a refused config leaves nothing behind.
-    trainer = None if rkmeans else settings.trainer(config, items)
-    runner.open_workdir(workdir, config)
+    trainer = None if rkmeans else tokenizer.trainer(config, items)
+    run_folder.open_workdir(workdir, config)
     logging.info(
         "%d items of width %d on %d %s device(s)",
         *items.values.shape,
@@ -176,9 +178,9 @@ def finish(
         **write_codes(config, items, tokenized, workdir),
         "config": as_json(config),
     }
-    runner.write_json(workdir / "report.json", report)
+    files.write_json(workdir / "report.json", report)
     logging.info("report: %s", workdir / "report.json")
 
 
 if __name__ == "__main__":
-    runner.run(main, config=runner.default_config("rqvae"), page=True)
+    cli.config_main(main, "rqvae", page=True, flow=True)

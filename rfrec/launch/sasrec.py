@@ -16,11 +16,13 @@ from jax import numpy as jnp
 from ml_collections import ConfigDict
 
 from rfrec import config as cfg
+from rfrec import files
 from rfrec.config import UserError, as_json
 from rfrec.data import sources
 from rfrec.data.interactions import Interactions
 from rfrec.evaluation import groups, metrics, predictions, ranking, report
-from rfrec.launch import runner
+from rfrec.launch import cli
+from rfrec.pipelines import run_folder
 from rfrec.retrieval import sasrec, sasrec_training
 from rfrec.train import loop, optim, partition, running
 from rfrec.train.checkpoint import Checkpoints
@@ -48,7 +50,6 @@ RULES: cfg.Rules = {
     "eval.cold_below": cfg.whole(1),
     "eval.resamples": cfg.at_least(1),
     **cfg.TRAINING_RULES,
-    **cfg.RF_RULES,
 }
 
 
@@ -126,7 +127,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
     inter = load(config)
     # Before the folder is made, so that a refused config leaves nothing behind.
     trainer = make_trainer(config, inter)
-    runner.open_workdir(workdir, config)
+    run_folder.open_workdir(workdir, config)
     logging.info(
         "%d users, %d items, %d interactions on %d %s device(s)",
         *(inter.num_users, inter.num_items, len(inter.items)),
@@ -197,7 +198,7 @@ def finish(
         ),
         "config": as_json(config),
     }
-    runner.write_json(workdir / "report.json", result)
+    files.write_json(workdir / "report.json", result)
     row = result["test"]["metrics"]["all"]
     means = (f"{name} {row[name]['mean']:.4f}" for name in report.NAMES)
     logging.info("test: %s", "  ".join(means))
@@ -205,4 +206,4 @@ def finish(
 
 
 if __name__ == "__main__":
-    runner.run(main, config=runner.default_config("sasrec"), page=True)
+    cli.config_main(main, "sasrec", page=True)

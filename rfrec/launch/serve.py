@@ -25,10 +25,10 @@ from tqdm import tqdm
 
 from rfrec.codes import catalogue
 from rfrec.config import UserError
-from rfrec.launch import flag_runner, serve_requests
-from rfrec.launch.serve_requests import RefusedError
-from rfrec.retrieval import artefact
-from rfrec.retrieval.recommender import Query, Recommender
+from rfrec.launch import cli
+from rfrec.serving import artefact, requests
+from rfrec.serving.recommender import Query, Recommender
+from rfrec.serving.requests import RefusedError
 
 
 def main() -> None:
@@ -103,7 +103,7 @@ def compile_all(recommender: Recommender) -> None:
 def _http():
     """Imports the endpoint, whose packages are optional."""
     try:
-        from rfrec.launch import serve_http
+        from rfrec.serving import http as serve_http
     except ModuleNotFoundError as error:
         raise UserError(
             f"the endpoint needs the package {error.name}: install rfrec[serve], or"
@@ -177,16 +177,14 @@ def answer_lines(
                     break
             answers = recommender.answer(queries)
             for query, answer in zip(queries, answers, strict=True):
-                yield json.dumps(
-                    serve_requests.as_json(query.user, answer, recommender)
-                )
+                yield json.dumps(requests.as_json(query.user, answer, recommender))
                 bar.update()
             if refused is not None:
                 raise refused
 
 
 def _query(line: str, number: int, recommender: Recommender) -> Query:
-    query = serve_requests.parse(line, recommender)
+    query = requests.parse(line, recommender)
     return query if query.user else query._replace(user=str(number))
 
 
@@ -253,4 +251,4 @@ def _define_flags() -> None:
 
 if __name__ == "__main__":
     _define_flags()
-    flag_runner.run(main)
+    cli.flags_main(main)

@@ -18,15 +18,17 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from rfrec import config as cfg
+from rfrec import files
 from rfrec.config import UserError
 from rfrec.evaluation import significance
-from rfrec.launch import gume_seeds, report_file, runner
+from rfrec.launch import cli
+from rfrec.pipelines import seeds
 
 _RUNS = flags.DEFINE_string("runs", None, "Folder of NAME/seed_N run folders.")
 _OUT = flags.DEFINE_string("out", None, "JSON file for the table.")
 _AGAINST = flags.DEFINE_string("against", None, "Row that the others are tested with.")
 
-RULES: cfg.Rules = {"confidence": cfg.within(0.5, 1), **cfg.RF_RULES}
+RULES: cfg.Rules = {"confidence": cfg.within(0.5, 1)}
 
 
 class Kind(NamedTuple):
@@ -64,7 +66,7 @@ def main(config: ConfigDict, workdir: Path | None) -> None:
         add_tests(rows, folder, _AGAINST.value)
     print(as_markdown(rows, kind))
     if _OUT.value:
-        runner.write_json(Path(_OUT.value), rows)
+        files.write_json(Path(_OUT.value), rows)
 
 
 def kind_of(found: dict[str, list[dict[str, Any]]]) -> Kind:
@@ -96,26 +98,26 @@ def add_tests(rows: dict[str, dict[str, Any]], folder: Path, against: str) -> No
     """
     if against not in rows:
         raise UserError(f"--against={against}: the rows are {', '.join(rows)}")
-    theirs = gume_seeds.read(folder / against)
-    data = gume_seeds.read_data(folder / against)
+    theirs = seeds.read(folder / against)
+    data = seeds.read_data(folder / against)
     for name, row in rows.items():
         if name != against:
-            if gume_seeds.read_data(folder / name) != data:
+            if seeds.read_data(folder / name) != data:
                 raise UserError(
                     f"--against={against}: the pairs of {name} or their split are"
                     " others: both need the same data and data.split"
                 )
-            ours = gume_seeds.read(folder / name)
+            ours = seeds.read(folder / name)
             row["against"] = {
                 "row": against,
-                "test": gume_seeds.compare(ours, theirs, resamples=1000),
+                "test": seeds.compare(ours, theirs, resamples=1000),
             }
 
 
 def read_reports(folder: Path) -> list[dict[str, Any]]:
     """Reads the reports of all seeds in a folder."""
     return [
-        report_file.load(path, "run that seed again")
+        files.read_json(path, "run that seed again")
         for path in sorted(folder.glob("seed_*/report.json"))
     ]
 
@@ -232,4 +234,4 @@ def as_markdown(rows: dict[str, dict[str, Any]], kind: Kind) -> str:
 
 
 if __name__ == "__main__":
-    runner.run(main, config=runner.default_config("summary"), workdir=False)
+    cli.config_main(main, "summary", workdir=False)

@@ -13,9 +13,11 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from rfrec import files
 from rfrec.config import UserError, as_json
-from rfrec.launch import runner, t5_data, t5_settings, t5_weights
-from rfrec.launch.t5_data import CodedData
+from rfrec.launch import cli
+from rfrec.pipelines import coded_histories, finished_retriever, retriever, run_folder
+from rfrec.pipelines.coded_histories import CodedData
 from rfrec.retrieval import tasks, training, vocab_files
 from rfrec.retrieval.vocab import Vocabulary
 from rfrec.train import running
@@ -40,14 +42,14 @@ class Start(NamedTuple):
 
 def main(config: ConfigDict, workdir: Path) -> None:
     """Runs a config to the end, from where it stands in `workdir`."""
-    t5_settings.check(config)
-    data = t5_data.load(config, tasks.modalities(config.task.names))
+    retriever.check(config)
+    data = coded_histories.load(config, tasks.modalities(config.task.names))
     for warning in data.warnings:
         logging.warning("%s", warning)
     # Before the folder is made, so that a refused config leaves nothing behind.
     start = begin(config, data)
-    trainer = t5_settings.trainer(config, data, start.vocabulary, start.weights)
-    runner.open_workdir(workdir, config)
+    trainer = retriever.trainer(config, data, start.vocabulary, start.weights)
+    run_folder.open_workdir(workdir, config)
     keep_vocabulary(start.vocabulary, workdir)
     logging.info(
         "%d users, %d items, %d tokens on %d %s device(s)",
@@ -62,12 +64,12 @@ def main(config: ConfigDict, workdir: Path) -> None:
 def begin(config: ConfigDict, data: CodedData) -> Start:
     """Makes the vocabulary, and takes the weights of another run if one is named."""
     if config.init.workdir is None:
-        return Start(t5_settings.vocabulary(config, data))
+        return Start(retriever.vocabulary(config, data))
     workdir = Path(config.init.workdir).expanduser()
-    model = t5_weights.read_model(workdir, config.init.checkpoint)
-    vocabulary = t5_settings.vocabulary(config, data, model.vocabulary)
-    arch = t5_settings.architecture(config, vocabulary)
-    weights = t5_weights.grown(
+    model = finished_retriever.read_model(workdir, config.init.checkpoint)
+    vocabulary = retriever.vocabulary(config, data, model.vocabulary)
+    arch = retriever.architecture(config, vocabulary)
+    weights = finished_retriever.grown(
         training.fresh_weights(arch, config.seed),
         model.params,
         f"config.init.workdir={workdir}",
@@ -100,7 +102,7 @@ def train(trainer: training.Trainer, fingerprint: str, workdir: Path) -> dict[st
     """Trains, or goes on; returns what the report says of it."""
     run = training.Run(trainer)
     checkpoints = Checkpoints(
-        workdir, lowest=t5_settings.LOWEST, highest=t5_settings.HIGHEST
+        workdir, lowest=retriever.LOWEST, highest=retriever.HIGHEST
     )
     template = trainer.init()
     try:
@@ -176,9 +178,9 @@ def finish(
         **report,
         "config": as_json(config),
     }
-    runner.write_json(workdir / "report.json", report)
+    files.write_json(workdir / "report.json", report)
     logging.info("report: %s", workdir / "report.json")
 
 
 if __name__ == "__main__":
-    runner.run(main, config=runner.default_config("t5"), page=True)
+    cli.config_main(main, "t5", page=True)

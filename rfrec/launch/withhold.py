@@ -22,12 +22,12 @@ from rfrec import files
 from rfrec.config import UserError, as_json
 from rfrec.data import sources, withhold
 from rfrec.data.interactions import Interactions, write_inter_json
-from rfrec.launch import item_lists, runner
+from rfrec.launch import cli
+from rfrec.pipelines import item_lists, run_folder
 
 RULES: cfg.Rules = {
     "seed": cfg.whole(0),
     "share": cfg.Rule(lambda v: 0 < v < 1, "above 0 and below 1"),
-    **cfg.RF_RULES,
 }
 
 
@@ -40,7 +40,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
     inter = data.read_log(data.log, sources.known_items(data))
     marks = choose(config, inter)
     left = withhold.withhold(inter, marks)
-    runner.open_workdir(workdir, config)
+    run_folder.open_workdir(workdir, config)
     for path in sorted(data.log.parent.glob(f"{data.name}.*")):
         if path != data.log and path.is_file():
             with files.replacing(workdir / path.name) as partial:
@@ -58,7 +58,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
         "cold_targets": int(marks[left.items[left.indptr[1:] - 1]].sum()),
         "config": as_json(config),
     }
-    runner.write_json(workdir / "report.json", report)
+    files.write_json(workdir / "report.json", report)
     logging.info(
         "%d of %d items withheld: %d of %d interactions and %d of %d users are left;"
         " the last item of %d users is withheld",
@@ -87,4 +87,4 @@ def choose(config: ConfigDict, inter: Interactions) -> Bool[np.ndarray, " N"]:
 
 
 if __name__ == "__main__":
-    runner.run(main, config=runner.default_config("withhold"))
+    cli.config_main(main, "withhold")

@@ -8,8 +8,23 @@ from typing import Any, Literal
 
 from ml_collections import ConfigDict
 
-from rfrec.config import RF_ALIASES, RF_PRESETS, RF_RULES, UserError, check
+from rfrec import config as cfg
+from rfrec.config import UserError
 from rfrec.rf import sample
+
+# Names that the documents give to one parameter: setting either sets both.
+ALIASES = {
+    "learning_rate": "lr",
+    "train_mix_ratio": "mix_ratio",
+    "contrast_loss_weight": "contrast_weight",
+}
+_SOLVER = cfg.Rule(
+    lambda v: v.lower() in sample.SOLVERS, f"one of {', '.join(sample.SOLVERS)}"
+)
+_INTERVAL = cfg.Rule(
+    lambda v: len(v) == 2 and 0 <= v[0] < v[1] <= 1,
+    "two times, the first below the second, in [0, 1]",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,55 +108,55 @@ class Settings:
 
     generators: Literal["shared", "split"] = "shared"
     side_embedding: bool = False
-    hidden_dim: int = 256
-    n_layers: int = 2
-    dropout: float = 0.1
+    hidden_dim: int = cfg.option(256, cfg.whole(1))
+    n_layers: int = cfg.option(2, cfg.whole(0))
+    dropout: float = cfg.option(0.1, cfg.within(0, 1))
     time_code: Literal["raw", "fourier"] = "raw"
     linear_skip: bool = False
     loss: Literal["mse", "huber", "pseudo_huber"] = "mse"
-    loss_weight: float = 1.0
+    loss_weight: float = cfg.option(1.0, cfg.at_least(0))
     time_law: Literal["uniform", "logit_normal", "u_shaped"] = "uniform"
     standardise: bool = False
-    user_guidance_scale: float = 0.2
-    guidance_decay_power: float = 2.0
-    cosine_guidance_scale: float = 0.1
-    cosine_decay_power: float = 2.0
+    user_guidance_scale: float = cfg.option(0.2, cfg.at_least(0))
+    guidance_decay_power: float = cfg.option(2.0, cfg.at_least(0))
+    cosine_guidance_scale: float = cfg.option(0.1, cfg.at_least(0))
+    cosine_decay_power: float = cfg.option(2.0, cfg.at_least(0))
     guided_sampling: bool = False
     neighbour_condition: bool = False
-    condition_dropout: float = 0.0
+    condition_dropout: float = cfg.option(0.0, cfg.within(0, 1))
     contrast: Literal["mse", "infonce_samples", "infonce_endpoint", "none"] = (
         "infonce_samples"
     )
-    contrast_weight: float = 1.0
-    contrast_temp: float = 0.2
-    negatives: int = 0
+    contrast_weight: float = cfg.option(1.0, cfg.at_least(0))
+    contrast_temp: float = cfg.option(0.2, cfg.above(0))
+    negatives: int = cfg.option(0, cfg.whole(0))
     attach_target: bool = False
     attach_conditions: bool = False
     attach_generated: bool = False
     optimizer: Literal["own", "host"] = "own"
-    lr: float = 1e-3
-    weight_decay: float = 0.01
-    clip_norm: float = 0.0
-    ema_decay: float = 0.0
-    rows: int = 0
-    heldout_share: float = 0.0
-    sampling_steps: int = 10
-    solver: str = "euler"
-    rtol: float = 0.0
-    atol: float = 0.0
+    lr: float = cfg.option(1e-3, cfg.above(0))
+    weight_decay: float = cfg.option(0.01, cfg.at_least(0))
+    clip_norm: float = cfg.option(0.0, cfg.at_least(0))
+    ema_decay: float = cfg.option(0.0, cfg.within(0, 1))
+    rows: int = cfg.option(0, cfg.whole(0))
+    heldout_share: float = cfg.option(0.0, cfg.within(0, 1))
+    sampling_steps: int = cfg.option(10, cfg.whole(1))
+    solver: str = cfg.option("euler", _SOLVER)
+    rtol: float = cfg.option(0.0, cfg.at_least(0))
+    atol: float = cfg.option(0.0, cfg.at_least(0))
     noise: Literal["fresh", "zero"] = "fresh"
-    noise_scale: float = 1.0
-    draws: int = 1
-    guidance_weight: float = 1.0
-    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    noise_scale: float = cfg.option(1.0, cfg.above(0))
+    draws: int = cfg.option(1, cfg.whole(1))
+    guidance_weight: float = cfg.option(1.0, cfg.at_least(0))
+    guidance_interval: tuple[float, float] = cfg.option((0.0, 1.0), _INTERVAL)
     mixing: Literal["convex", "residual"] = "convex"
-    mix_ratio: float = 0.5
-    inference_mix_ratio: float = 0.5
-    inference_choices: tuple[float, ...] = ()
-    warmup_epochs: int = 0
+    mix_ratio: float = cfg.option(0.5, cfg.between(0, 1))
+    inference_mix_ratio: float = cfg.option(0.5, cfg.between(0, 1))
+    inference_choices: tuple[float, ...] = cfg.option((), cfg.each(cfg.between(0, 1)))
+    warmup_epochs: int = cfg.option(0, cfg.whole(0))
     reflow: Literal["none", "reflow", "distil"] = "none"
-    reflow_steps: int = 2000
-    teacher_steps: int = 10
+    reflow_steps: int = cfg.option(2000, cfg.whole(1))
+    teacher_steps: int = cfg.option(10, cfg.whole(1))
 
 
 # What a host with users, items and a graph reads of these switches, and nobody else:
@@ -204,7 +219,32 @@ PRESETS: Mapping[str, Settings] = {
         inference_choices=(0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0),
     ),
 }
-assert tuple(PRESETS) == RF_PRESETS
+RULES: cfg.Rules = {
+    "rf.use_rf": cfg.boolean(),
+    "rf.preset": cfg.one_of(*PRESETS),
+    **cfg.rules(Settings, "rf."),
+    **{f"rf.{alias}": cfg.rules(Settings)[name] for alias, name in ALIASES.items()},
+}
+
+
+def section() -> ConfigDict:
+    """Returns the `rf` section of a config; a key that is None has the preset's value.
+
+    It controls the generator of embeddings by rectified flow in the graph recommender,
+    and in the tokenizer when `data.features` contains `rf`.
+    """
+    made = ConfigDict({"use_rf": False, "preset": "improved"})
+    for name, value in cfg.section(Settings).items():
+        made[name] = cfg.optional(type(value))
+    for alias, name in ALIASES.items():
+        made[alias] = made.get_ref(name)
+    return made
+
+
+def changed_keys(config: ConfigDict) -> list[str]:
+    """Returns the keys of a config's `rf` section that do not have their default."""
+    default, values = section(), config.get("rf", {})
+    return [f"rf.{key}" for key in default if values.get(key) != default[key]]
 
 
 def resolve(preset: str, overrides: Mapping[str, Any]) -> Settings:
@@ -228,7 +268,7 @@ def resolve(preset: str, overrides: Mapping[str, Any]) -> Settings:
     for given, value in overrides.items():
         if value is None:
             continue
-        name = RF_ALIASES.get(given, given)
+        name = ALIASES.get(given, given)
         if name not in known:
             raise UserError(f"rf.{given} does not exist: use one of {_listed(known)}")
         if chosen.setdefault(name, value) != value:
@@ -250,14 +290,13 @@ def from_section(section: ConfigDict) -> Settings:
 
 
 def _listed(names: set[str]) -> str:
-    return ", ".join(sorted(names | set(RF_ALIASES)))
+    return ", ".join(sorted(names | set(ALIASES)))
 
 
 def _check(made: Settings) -> None:
     """Checks each switch as in a config, then what does not go together."""
-    values = dataclasses.asdict(made)
-    rules = {f"rf.{name}": RF_RULES[f"rf.{name}"] for name in values}
-    check(ConfigDict({"rf": values}), rules)
+    section = ConfigDict({"rf": dataclasses.asdict(made)})
+    cfg.check(section, cfg.rules(Settings, "rf."))
     if (made.rtol > 0) != (made.atol > 0):
         raise UserError("rf.rtol and rf.atol go together: set both, or neither")
     if made.guidance_weight != 1 and made.condition_dropout == 0:

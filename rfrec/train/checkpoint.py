@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints of a run, by orbax: the latest, and the best by each criterion."""
 
+import copy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,6 +79,12 @@ class Checkpoints:
                 f"the metrics of a checkpoint in {workdir / 'checkpoints'} are damaged"
                 f" ({error}): remove the folder of its step"
             ) from error
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     @property
     def criteria(self) -> tuple[str, ...]:
@@ -190,6 +197,54 @@ class Checkpoints:
     def close(self) -> None:
         """Waits, and closes the manager."""
         self._manager.close()
+
+
+class MemoryCheckpoints(Checkpoints):
+    """The same in memory, for a run without a folder: nothing survives the process."""
+
+    def __init__(self, *, lowest: tuple[str, ...] = (), highest: tuple[str, ...] = ()):
+        """Takes criteria as `Checkpoints` does."""
+        self._signs = dict.fromkeys(lowest, -1.0) | dict.fromkeys(highest, 1.0)
+        self._stored: dict[int, tuple[PyTree, dict[str, Any], dict | None]] = {}
+
+    def save(
+        self,
+        step: int,
+        state: PyTree,
+        *,
+        notes: dict[str, Any],
+        metrics: dict[str, float] | None,
+    ) -> None:
+        """Keeps a copy of a host state, and drops what is neither latest nor best."""
+        copied = jax.tree.map(np.array, state)
+        self._stored[step] = (copied, copy.deepcopy(notes), metrics)
+        kept = {step, *(self.best(name) for name in self.criteria)}
+        self._stored = {k: v for k, v in self._stored.items() if k in kept}
+
+    def latest(self) -> int | None:
+        """Returns the last step stored, None before the first."""
+        return max(self._stored, default=None)
+
+    def best(self, name: str) -> int | None:
+        """Returns the stored step with the best value of a criterion."""
+        values = {
+            step: self._goodness(name, metrics)
+            for step, (_, _, metrics) in self._stored.items()
+            if metrics
+        }
+        best = max(values, key=lambda step: (values[step], step), default=None)
+        return self.latest() if best is None else best
+
+    def restore(self, step: int, template: PyTree) -> Restored:
+        """Returns a stored state; the template is not needed."""
+        state, notes, _ = self._stored[step]
+        return Restored(state, step, notes)
+
+    def wait(self) -> None:
+        """Does nothing: everything is stored at once."""
+
+    def close(self) -> None:
+        """Does nothing."""
 
 
 def _differing_names(folder: Path, template: PyTree) -> list[str]:

@@ -21,7 +21,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
-from rfrec.config import UserError
+from rfrec.config import Preempted, UserError
 from rfrec.train.checkpoint import Checkpoints
 from rfrec.train.partition import Engine
 from rfrec.train.writer import Writer
@@ -32,10 +32,6 @@ from rfrec.typing import PyTree
 _SECONDS_PER_CALL = 1.0
 # Between the lines that tell of progress where there is no terminal.
 _SECONDS_PER_LINE = 60.0
-
-
-class Preempted(Exception):
-    """The run was asked to stop, and has stored its state."""
 
 
 class Program(NamedTuple):

@@ -24,7 +24,7 @@ def train(
     *,
     engine: Engine,
     checkpoints: Checkpoints,
-    workdir: Path,
+    workdir: Path | None,
     notes: dict[str, Any],
     what: str,
     place: Callable[[PyTree], PyTree] | None = None,
@@ -39,7 +39,7 @@ def train(
       schedule: When.
       engine: Of the program.
       checkpoints: In the run's folder; every process calls this.
-      workdir: The folder, for the metrics.
+      workdir: Folder of the run, for the metrics; None writes none.
       notes: JSON values stored beside every state, such as the fingerprint of the data;
         a run that was begun with others is refused.
       what: Names what the notes tell of.
@@ -51,7 +51,7 @@ def train(
     """
     state, progress = _resume(template, checkpoints, notes, what=what)
     writer = None
-    if jax.process_index() == 0:
+    if workdir is not None and jax.process_index() == 0:
         writer = Writer(workdir, resume_step=progress.step)
     try:
         loop.fit(

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from rfrec.config import UserError
 from rfrec.encoders import sentence
 from rfrec.encoders.folder import Folder
-from tests.checkpoints import add_steps
+from tests.support.encoders import add_steps
 
 MEAN = {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
 

@@ -12,7 +12,7 @@ import transformers
 from rfrec.config import UserError
 from rfrec.encoders import folder as folders
 from rfrec.encoders import torch_image
-from tests import checkpoints
+from tests.support import encoders
 
 torch = pytest.importorskip("torch", reason="needs torch")
 Image = pytest.importorskip("PIL.Image", reason="needs pillow")
@@ -67,20 +67,20 @@ FILES = (
 
 @pytest.mark.parametrize("kind", ["clip", "siglip", "vit", "dinov2"])
 def test_vectors_are_those_of_transformers(tmp_path, kind):
-    path = checkpoints.save_image(tmp_path, kind)
+    path = encoders.save_image(tmp_path, kind)
     expected = np.stack([direct(path, kind, file) for file in FILES])
     scale = np.abs(expected).max()
     gaps = np.abs(expected[:, None] - expected).max(-1) + np.eye(len(FILES)) * scale
     assert gaps.min() > 1e-3 * scale
     found = run(load(path), FILES)
-    assert found.shape == (len(FILES), 12 if kind == "clip" else checkpoints.WIDTH)
+    assert found.shape == (len(FILES), 12 if kind == "clip" else encoders.WIDTH)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * scale)
     lengths = np.linalg.norm(run(load(path, normalise=True), FILES), axis=1)
     np.testing.assert_allclose(lengths, 1, rtol=1e-5)
 
 
 def test_the_projection_of_clip_is_used(tmp_path):
-    path = checkpoints.save_image(tmp_path, "clip")
+    path = encoders.save_image(tmp_path, "clip")
     model = transformers.CLIPModel.from_pretrained(path).eval()
     encoder = load(path)
     pixels = torch_image.to_pixels(encoder, FILES[0])
@@ -92,7 +92,7 @@ def test_the_projection_of_clip_is_used(tmp_path):
 
 
 def test_a_turned_photo_is_set_upright(tmp_path):
-    encoder = load(checkpoints.save_image(tmp_path, "vit"))
+    encoder = load(encoders.save_image(tmp_path, "vit"))
     turned = Image.Exif()
     turned[0x0112] = 3  # by 180 degrees
     flipped = torch_image.to_pixels(encoder, picture(exif=turned))
@@ -110,27 +110,27 @@ def test_a_turned_photo_is_set_upright(tmp_path):
     ],
 )
 def test_what_is_no_picture_is_told(tmp_path, file, reason):
-    encoder = load(checkpoints.save_image(tmp_path, "vit"))
+    encoder = load(encoders.save_image(tmp_path, "vit"))
     with pytest.raises(torch_image.Unreadable, match=reason):
         torch_image.to_pixels(encoder, file)
 
 
 def test_a_picture_beyond_all_measure_is_told(tmp_path, monkeypatch):
-    encoder = load(checkpoints.save_image(tmp_path, "vit"))
+    encoder = load(encoders.save_image(tmp_path, "vit"))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(torch_image.Unreadable, match="exceeds limit"):
         torch_image.to_pixels(encoder, picture())
 
 
 def test_a_folder_without_preprocessing_is_one_line(tmp_path):
-    path = checkpoints.save_image(tmp_path, "clip")
+    path = encoders.save_image(tmp_path, "clip")
     (path / "preprocessor_config.json").unlink()
     with pytest.raises(UserError, match=r"holds no preprocessor_config\.json"):
         load(path)
 
 
 def test_weights_of_another_model_are_refused(tmp_path):
-    path = checkpoints.save_image(tmp_path, "clip")
+    path = encoders.save_image(tmp_path, "clip")
     config = json.loads((path / "config.json").read_text())
     config["vision_config"]["num_hidden_layers"] = 4
     (path / "config.json").write_text(json.dumps(config))

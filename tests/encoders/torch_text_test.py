@@ -12,7 +12,7 @@ import transformers
 from rfrec.config import UserError
 from rfrec.encoders import folder as folders
 from rfrec.encoders import sentence, torch_text
-from tests import checkpoints
+from tests.support import encoders
 
 torch = pytest.importorskip("torch", reason="needs torch")
 
@@ -51,7 +51,7 @@ def states(path, text, longest=64):
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "llama", "gpt2", "t5"])
 def test_the_vector_is_the_mean_over_the_tokens(tmp_path, kind):
-    path = checkpoints.save_text(tmp_path, kind)
+    path = encoders.save_text(tmp_path, kind)
     expected = np.stack([states(path, t, 12).mean(0) for t in TEXTS])
     # Else a wrong mask or neighbour could pass.
     gaps = np.abs(expected[:, None] - expected).max(-1) + np.eye(len(TEXTS))
@@ -63,14 +63,14 @@ def test_the_vector_is_the_mean_over_the_tokens(tmp_path, kind):
 
 @pytest.mark.parametrize(("pooling", "place"), [("cls", 0), ("last", -1)])
 def test_the_vector_is_the_first_or_the_last_token(tmp_path, pooling, place):
-    path = checkpoints.save_text(tmp_path, "bert")
+    path = encoders.save_text(tmp_path, "bert")
     expected = np.stack([states(path, text)[place] for text in TEXTS])
     np.testing.assert_allclose(run(load(path, pooling=pooling)), expected, **CLOSE)
 
 
 def test_steps_of_a_sentence_encoder_are_followed(tmp_path):
-    path = checkpoints.save_text(tmp_path, "bert")
-    checkpoints.add_steps(
+    path = encoders.save_text(tmp_path, "bert")
+    encoders.add_steps(
         path, ("Pooling", {"pooling_mode_mean_tokens": True}), ("Normalize", {})
     )
     (path / "sentence_bert_config.json").write_text('{"max_seq_length": 6}')
@@ -90,7 +90,7 @@ def test_steps_of_a_sentence_encoder_are_followed(tmp_path):
 
 @pytest.mark.parametrize("kind", ["roberta", "llama"])
 def test_the_longest_input_fits_the_model(tmp_path, kind):
-    path = checkpoints.save_text(tmp_path, kind)
+    path = encoders.save_text(tmp_path, kind)
     encoder = load(path)
     # Position numbers of this RoBERTa end at 13 and begin behind padding's, at 1.
     assert encoder.max_tokens == {"roberta": 13, "llama": 64}[kind]
@@ -102,7 +102,7 @@ def test_the_longest_input_fits_the_model(tmp_path, kind):
 
 
 def test_half_precision_is_near(tmp_path):
-    path = checkpoints.save_text(tmp_path, "llama")
+    path = encoders.save_text(tmp_path, "llama")
     exact, rough = run(load(path)), run(load(path, dtype="bfloat16"))
     assert 0 < np.abs(exact - rough).max() < 0.2
 
@@ -144,7 +144,7 @@ def grow_tokenizer(path):
     "spoil", [shuffle_config, widen, cut_weights, drop_tokenizer, grow_tokenizer]
 )
 def test_a_damaged_checkpoint_is_one_line(tmp_path, spoil):
-    path = checkpoints.save_text(tmp_path, "bert")
+    path = encoders.save_text(tmp_path, "bert")
     message = spoil(path)
     with pytest.raises(UserError, match=message) as error:
         load(path)

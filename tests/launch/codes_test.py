@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from rfrec.config import UserError
-from rfrec.launch import codes, rqvae, settings
-from tests.mains import load_config
+from rfrec.launch import codes, rqvae
+from rfrec.pipelines import tokenizer
+from tests.support.commands import load_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -101,14 +102,14 @@ def test_what_cannot_be_exported_is_told(finished, tmp_path, monkeypatch):
     shutil.copytree(finished / "rqvae", tmp_path / "run")
     with pytest.raises(UserError, match="config.repair='fix': must be one of"):
         codes.main(load_config("codes", repair="fix"), tmp_path / "run")
-    load = settings.load_items
+    load = tokenizer.load_items
 
     def other(config):
         config = config.copy_and_resolve_references()
         config.seed = 5
         return load(config)
 
-    monkeypatch.setattr(settings, "load_items", other)
+    monkeypatch.setattr(tokenizer, "load_items", other)
     with pytest.raises(UserError, match="item vectors are not those"):
         codes.main(load_config("codes"), tmp_path / "run")
     (tmp_path / "run" / "report.json").unlink()

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 
 from rfrec import config as cfg
+from rfrec.benchmarks import torch_tokenizer
 from rfrec.config import UserError
-from rfrec.launch import bench_torch, compare, golden
+from rfrec.launch import compare
+from rfrec.parity import arrays as golden
+from rfrec.rf import settings as rf_settings
 
 GOLDEN = pathlib.Path(__file__).parents[2] / "third_party" / "golden"
 RQVAE = GOLDEN / "mql4grec_rqvae_equal.npz"
@@ -121,7 +124,7 @@ def _rqvae_record(sizes, epsilons, *, hidden=(14, 9), width=11, latent=6, batch=
                 d = torch.cdist(residual, book) ** 2
                 code = d.argmin(1)
                 if balanced and epsilon:
-                    code = bench_torch.balance(d, epsilon=epsilon, iterations=50)
+                    code = torch_tokenizer.balance(d, epsilon=epsilon, iterations=50)
             q = book[code]
             losses.append(
                 F.mse_loss(q, residual.detach()) + F.mse_loss(residual, q.detach()) / 4
@@ -310,7 +313,7 @@ def test_a_missing_report_names_the_remedy(tmp_path):
 def test_main_needs_something_to_compare(monkeypatch):
     nothing = types.SimpleNamespace(golden=None, run=None)
     monkeypatch.setattr(compare.flags, "FLAGS", nothing)
-    config = cfg.ConfigDict({"reference_numbers": "x", "rf": cfg.rf_section()})
+    config = cfg.ConfigDict({"reference_numbers": "x", "rf": rf_settings.section()})
     with pytest.raises(UserError, match="--golden=FOLDER .* or --run=FOLDER"):
         compare.main(config, None)
 

@@ -9,7 +9,7 @@ import pytest
 
 from rfrec.config import UserError, is_optional, value_at
 from rfrec.launch import docs, docs_comments
-from tests.mains import load_config
+from tests.support.commands import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
@@ -17,7 +17,8 @@ NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 SOURCE = '''# Copyright 2026 The rfrec Authors.
 """A made-up main."""
 from ml_collections import ConfigDict
-from rfrec.config import optional, rf_section
+from rfrec.config import optional
+from rfrec.rf import settings as rf_settings
 
 
 def get_config(variant=""):
@@ -31,7 +32,7 @@ def get_config(variant=""):
             "right": (2, 3),  # whole
         }
     )
-    config.rf = rf_section()
+    config.rf = rf_settings.section()
     for name in VARIANTS[variant]:
         config.data[name] = "b|c"
     return config.lock()

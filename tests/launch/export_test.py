@@ -14,8 +14,8 @@ from rfrec import config as cfg
 from rfrec.config import UserError
 from rfrec.data import interactions
 from rfrec.launch import export, recommend, serve
-from rfrec.retrieval import artefact
-from rfrec.retrieval.recommender import Query, Recommender
+from rfrec.serving import artefact
+from rfrec.serving.recommender import Query, Recommender
 
 ROOT = Path(__file__).parents[2]
 

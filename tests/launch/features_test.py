@@ -19,10 +19,12 @@ import transformers
 
 from rfrec.config import UserError
 from rfrec.data import folders, sources
+from rfrec.encoders import image as features_image
+from rfrec.encoders import text as features_text
 from rfrec.encoders import torch_image, torch_text
-from rfrec.launch import features, features_image, features_text
+from rfrec.launch import features
 from rfrec.train.loop import Preempted
-from tests import checkpoints
+from tests.support import encoders as checkpoints
 
 torch = pytest.importorskip(
     "torch", reason="needs torch: pip install 'rfrec[encoders]'"
@@ -310,11 +312,11 @@ def test_a_killed_run_goes_on_to_the_same_arrays(shop, encoders, tmp_path):
     code = (
         "import time\n"
         "from rfrec.encoders import torch_image\n"
-        "from rfrec.launch import features, runner\n"
+        "from rfrec.launch import cli, features\n"
         "encode = torch_image.encode\n"
         "def slow(*args):\n    time.sleep(0.5)\n    return encode(*args)\n"
         "torch_image.encode = slow\n"
-        "runner.run(features.main, config='configs/features.py')\n"
+        "cli.config_main(features.main, 'features')\n"
     )
     config = make_config(shop, encoders)
     given = {"table": ("path", "id"), "text": ("encoder", "pieces", "batch_size")}

@@ -12,8 +12,9 @@ from rfrec.config import UserError
 from rfrec.evaluation import metrics, predictions
 from rfrec.evaluation.ranking import Lists
 from rfrec.graph import training
-from rfrec.launch import fuse, fuse_data, gume, gume_again
-from tests.mains import load_config
+from rfrec.launch import fuse, gume
+from rfrec.pipelines import finished_graph, hybrid
+from tests.support.commands import load_config
 
 ITEMS, USERS = 60, 70
 
@@ -39,7 +40,7 @@ def graph(tmp_path_factory):
 def given(graph, tmp_path_factory):
     """Files of a retriever that lists 15 items, the target among them for a third."""
     folder, rng = tmp_path_factory.mktemp("lists"), np.random.default_rng(0)
-    split = gume_again.open_run(graph).data.split
+    split = finished_graph.open_run(graph).data.split
     for part in ("valid", "test"):
         targets = getattr(split, part).items
         items = np.stack([rng.permutation(split.num_items)[:15] for _ in targets])
@@ -81,7 +82,7 @@ def fused(graph, given, tmp_path_factory):
 @pytest.fixture(scope="module")
 def oracle(graph):
     """All scores of the graph recommender, and the split."""
-    found = gume_again.open_run(graph)
+    found = finished_graph.open_run(graph)
     run = training.Run(found.trainer)
     encoded = jax.device_get(run.encode(found.state, {}))
     return encoded.users @ encoded.items.T, found.data.split
@@ -118,7 +119,7 @@ def test_the_graph_ranks_all_that_came_not_before(fused, oracle):
 def test_two_stages_sort_the_candidates_by_the_graph(fused, given, oracle):
     scores, split = oracle
     lists = read(fused, "rescored", split)
-    candidates = fuse_data.read_lists(str(given / "test.jsonl"), split, "key")
+    candidates = hybrid.read_lists(str(given / "test.jsonl"), split, "key")
     for user, row in enumerate(lists.items):
         own = candidates.items[user]
         assert set(row.tolist()) <= set(own.tolist())
@@ -130,8 +131,8 @@ def test_weights_are_the_best_on_validation_lists(fused, graph, given, oracle):
     _, split = oracle
     choices = json.loads((fused / "report.json").read_text())["choices"]
     config = make_config(graph, given)
-    opened = fuse_data.open_graph(str(graph))
-    lists = fuse_data.read_lists(config.lists.valid, split, "key")
+    opened = hybrid.open_graph(str(graph))
+    lists = hybrid.read_lists(config.lists.valid, split, "key")
     sources = fuse.rank(config, opened, lists, "valid")
     for name in ("blended", "fused"):
         values = []
@@ -165,8 +166,8 @@ def test_a_list_beside_is_of_the_candidates_of_all_others(fused, graph):
     """The graph recommender's own lists, which had the validation items among them."""
     told = json.loads((fused / "report.json").read_text())["lists"]
     assert told["lightgcn"]["metrics"] == told["graph"]["metrics"]
-    opened = fuse_data.open_graph(str(graph))
-    whole = fuse_data.read_lists(str(graph), opened.split, "key")
+    opened = hybrid.open_graph(str(graph))
+    whole = hybrid.read_lists(str(graph), opened.split, "key")
     unseen = opened.unseen(whole, "test")
     train, valid = rows_of(opened.split.train), rows_of(opened.split.valid)
     shorter = 0

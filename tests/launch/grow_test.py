@@ -17,15 +17,11 @@ import pytest
 
 from rfrec.codes import catalogue, table, trie, trie_file
 from rfrec.config import UserError
-from rfrec.launch import (
-    codes,
-    grow,
-    rqvae,
-    settings,
-)
+from rfrec.launch import codes, grow, rqvae
+from rfrec.pipelines import tokenizer
 from rfrec.tokenizer import training as tokenizer_training
 from rfrec.train.checkpoint import Checkpoints
-from tests.mains import load_config
+from tests.support.commands import load_config
 
 ROOT = Path(__file__).parents[2]
 OLD, NEW, WIDTH = 120, 30, 8
@@ -107,12 +103,12 @@ def by_definition(taken, nearest, latents, books):
 def tokenized_by_the_run(root):
     """Latents and nearest codes of all items, as an evaluation of the run has them."""
     config = tokenizer_config(root / "more")
-    items = settings.load_items(config)
-    old = settings.load_items(tokenizer_config(root / "old"))
+    items = tokenizer.load_items(config)
+    old = tokenizer.load_items(tokenizer_config(root / "old"))
     # The scale is that of the items that were trained on.
     factor = old.values[0, 0] / vectors()[0, 0]
     items = dataclasses.replace(items, values=vectors() * factor)
-    trainer = settings.trainer(config, items)
+    trainer = tokenizer.trainer(config, items)
     checkpoints = Checkpoints(root / "rqvae", lowest=rqvae.CRITERIA, read_only=True)
     step = checkpoints.best(config.codes.checkpoint)
     assert step is not None
@@ -367,14 +363,14 @@ def test_two_at_once_lose_nothing(made, tmp_path, monkeypatch):
 # Kills itself when the files are there but not yet the manifest.
 KILLED = """
 import os, signal
-from rfrec.launch import grow, runner
+from rfrec.launch import cli, grow
 replace = os.replace
 def watched(a, b):
     if str(b).endswith("catalogues/toys/catalogue.json"):
         os.kill(os.getpid(), signal.SIGKILL)
     replace(a, b)
 os.replace = watched
-runner.run(grow.main, config="configs/grow.py")
+cli.config_main(grow.main, "grow")
 """
 
 

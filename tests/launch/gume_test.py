@@ -11,10 +11,11 @@ import pytest
 
 from rfrec.config import UserError
 from rfrec.evaluation import metrics, predictions, report
-from rfrec.launch import gume, gume_report, gume_seeds, gume_settings
+from rfrec.launch import gume
+from rfrec.pipelines import graph, graph_report, seeds
 from rfrec.train import loop, writer
-from tests import mains
-from tests.mains import load_config, load_module, run_whole_and_killed
+from tests.support import commands
+from tests.support.commands import load_config, load_module, run_whole_and_killed
 
 ROOT = Path(__file__).parents[2]
 TINY = {
@@ -48,7 +49,7 @@ def read_json(path):
 @pytest.mark.parametrize("variant", load_module("gume").VARIANTS)
 def test_every_variant_passes_its_checks(variant):
     config = make_config(variant)
-    gume_settings.check(config)
+    graph.check(config)
     assert config.is_locked
     assert config.rf.use_rf is False
     assert (variant or "(default)") in load_module("gume").__doc__
@@ -86,18 +87,18 @@ def test_every_key_has_a_rule_or_is_free():
     for section, values in config.items():
         keys = [f"{section}.{k}" for k in values] if hasattr(values, "keys") else []
         for key in keys or [section]:
-            assert key in gume_settings.RULES or key in free, key
+            assert key in graph.RULES or key in free, key
 
 
 @pytest.mark.parametrize("missing", ["zeros", "mean"])
 def test_items_without_a_vector_are_as_the_config_says(missing):
     config = make_config(**{"data.missing": missing, "model.freeze_features": True})
-    data = gume_settings.load(config)
+    data = graph.load(config)
     values = np.array(data.features[0].values)
     values[5] = 0
     first = data.features[0]._replace(values=values)
     data = data._replace(features=(first, *data.features[1:]))
-    _, constants = gume_settings.make_model(config, data)
+    _, constants = graph.make_model(config, data)
     wanted = np.delete(values, 5, axis=0).mean(axis=0) * (missing == "mean")
     np.testing.assert_allclose(constants.features[0][5], wanted, atol=1e-5)
     np.testing.assert_array_equal(constants.features[0][6], values[6])
@@ -109,7 +110,7 @@ def test_the_learning_rate_falls_once_an_epoch():
     config = make_config(**{"optim.name": "sgd", "optim.lr": 1.0})
     config.optim.decay_epochs = 2
     schedule = loop.Schedule(10, steps_per_epoch=3, steps_per_call=9, eval_every=1)
-    optimizer = gume_settings.make_optimizer(config, schedule)
+    optimizer = graph.make_optimizer(config, schedule)
     params = np.float32(1)
     state, made = optimizer.init(params), []
     for _ in range(8):
@@ -148,10 +149,10 @@ def test_a_run_leaves_everything_in_its_folder(done):
 def test_predictions_and_values_by_user_have_the_metrics_of_the_report(done):
     folder = done / "seed_0"
     users, lists = predictions.read(folder / "predictions.jsonl")
-    split = gume_settings.load(make_config()).split
+    split = graph.load(make_config()).split
     assert users == split.user_ids
     found = metrics.match_rows(lists.items, *split.test)
-    stored = gume_report.read_per_user(folder / "per_user.npz")
+    stored = graph_report.read_per_user(folder / "per_user.npz")
     assert stored.users == users
     told = read_json(folder / "report.json")["test"]["metrics"]["all"]
     for name, values in metrics.per_user(found, report.PAIR_NAMES).items():
@@ -217,7 +218,7 @@ def test_a_plateau_is_told_from_a_finished_training():
     schedule = loop.Schedule(100, 5, 5, eval_every=1, patience=3)
 
     def notice(losses, scores):
-        return gume_report.notice_plateau(rows_of(losses, scores), schedule, 0.1, 1e-3)
+        return graph_report.notice_plateau(rows_of(losses, scores), schedule, 0.1, 1e-3)
 
     low = [0.05, 0.08, 0.06, 0.05, 0.04]
     flat = notice([0.69] * 5, low)
@@ -236,7 +237,7 @@ def test_a_plateau_is_told_from_a_finished_training():
 @pytest.mark.multidevice
 def test_two_processes_equal_one(done, tmp_path):
     workdir = tmp_path / "two"
-    mains.run_together("gume", workdir, tmp_path, devices=1, **TINY)
+    commands.run_together("gume", workdir, tmp_path, devices=1, **TINY)
     report = read_json(workdir / "report.json")
     assert report["device"].endswith("x 2")
     rows = [
@@ -299,7 +300,7 @@ def test_a_run_and_seeds_of_runs_do_not_share_a_folder(done, tmp_path):
         gume.main(floor, tmp_path / "one", seeds=2)
     shutil.copytree(tmp_path / "one", tmp_path / "one" / "seed_1")
     with pytest.raises(UserError, match="a run of its own and seed_1"):
-        gume_seeds.read(tmp_path / "one")
+        seeds.read(tmp_path / "one")
 
 
 def test_a_summary_is_of_the_seeds_of_its_call_and_of_one_config(tmp_path):
@@ -311,7 +312,7 @@ def test_a_summary_is_of_the_seeds_of_its_call_and_of_one_config(tmp_path):
     gume.main(other, tmp_path / "other")
     shutil.copytree(tmp_path / "other", tmp_path / "seed_7")
     with pytest.raises(UserError, match="no seeds of one config.*eval.resamples"):
-        gume_seeds.read(tmp_path)
+        seeds.read(tmp_path)
 
 
 def test_a_comparison_with_nothing_is_refused_before_training(tmp_path):
@@ -325,7 +326,7 @@ def test_a_comparison_with_nothing_is_refused_before_training(tmp_path):
 
 @pytest.mark.realdata
 def test_ml100k_loads_with_the_counts_of_its_split():
-    split = gume_settings.load(make_config("ml100k")).split
+    split = graph.load(make_config("ml100k")).split
     assert (split.num_users, split.num_items) == (943, 1682)
     counts = [len(part.items) for part in (split.train, split.valid, split.test)]
     assert counts == [75_000, 12_000, 13_000]

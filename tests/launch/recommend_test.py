@@ -25,29 +25,29 @@ from rfrec.data import sequences
 from rfrec.data.interactions import write_inter_json
 from rfrec.data.synthetic import histories
 from rfrec.evaluation import metrics, predictions, report, significance
-from rfrec.launch import (
-    recommend,
+from rfrec.launch import recommend
+from rfrec.pipelines import (
+    coded_histories,
+    finished_retriever,
     recommend_data,
-    recommend_lists,
-    recommend_settings,
-    runner,
-    t5_data,
-    t5_settings,
-    t5_weights,
+    retriever,
+    run_folder,
+    saved_lists,
 )
+from rfrec.pipelines import recommend as recommend_settings
 from rfrec.retrieval import (
     batches,
     beam,
     constraint,
     ensemble,
-    serving,
+    search,
     tasks,
     training,
     vocab_files,
 )
 from rfrec.train import loop
 from rfrec.train.checkpoint import Checkpoints
-from tests.mains import load_module
+from tests.support.commands import load_module
 
 ROOT = Path(__file__).parents[2]
 ITEMS, USERS = 50, 60
@@ -102,16 +102,16 @@ def run(folder, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run") / "t5"
     config = load_module("t5").get_config("smoke")
     config.update_from_flattened_dict(RUN | {"data.path": str(folder)})
-    data = t5_data.load(config, ("text", "image"))
-    vocabulary = t5_settings.vocabulary(config, data)
-    weights = training.fresh_weights(t5_settings.architecture(config, vocabulary), 0)
-    trainer = t5_settings.trainer(
+    data = coded_histories.load(config, ("text", "image"))
+    vocabulary = retriever.vocabulary(config, data)
+    weights = training.fresh_weights(retriever.architecture(config, vocabulary), 0)
+    trainer = retriever.trainer(
         config, data, vocabulary, jax.tree.map(lambda a: 1.7 * a, weights)
     )
-    runner.open_workdir(workdir, config)
+    run_folder.open_workdir(workdir, config)
     vocab_files.write(vocabulary, workdir / "vocab.json")
     checkpoints = Checkpoints(
-        workdir, lowest=t5_settings.LOWEST, highest=t5_settings.HIGHEST
+        workdir, lowest=retriever.LOWEST, highest=retriever.HIGHEST
     )
     for step, ndcg in ((4, 0.5), (8, 0.3)):
         notes = {"data": data.fingerprint} | vars(loop.Progress(step=step))
@@ -151,7 +151,7 @@ def targets(inter, which="test"):
 
 def load_data(run):
     config = cfg.read_config(run / "config.json")
-    return config, t5_data.load(config, ("text", "image"))
+    return config, coded_histories.load(config, ("text", "image"))
 
 
 @pytest.mark.parametrize("variant", load_module("recommend").VARIANTS)
@@ -180,7 +180,7 @@ def test_every_key_has_a_rule_or_is_free():
 def test_lists_are_those_of_a_search_by_hand(run, evaluated):
     name, task = "text", "seqrec"
     config, data = load_data(run)
-    model = t5_weights.read_model(run, "ndcg@10")
+    model = finished_retriever.read_model(run, "ndcg@10")
     built = trie.build(data.codes[name], model.vocabulary.sizes(name))
     index = constraint.make_index(built, model.vocabulary.code_tokens(name))
     windows = sequences.heldout_windows(data.inter, "test", most=20)
@@ -402,8 +402,8 @@ def test_drawn_lists_are_the_same_for_the_same_seed(run, tmp_path):
 def test_an_interrupted_evaluation_goes_on_where_it_stopped(
     run, evaluated, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(recommend_lists, "_PART", 8)
-    write, written = recommend_lists._write, []
+    monkeypatch.setattr(saved_lists, "_PART", 8)
+    write, written = saved_lists._write, []
 
     def once(path, key, part):
         if written:
@@ -411,13 +411,13 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(
         written.append(path)
         write(path, key, part)
 
-    monkeypatch.setattr(recommend_lists, "_write", once)
+    monkeypatch.setattr(saved_lists, "_write", once)
     with pytest.raises(KeyboardInterrupt):
         recommend.main(make_config(run, "ensemble"), tmp_path)
     left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {"config.json", "test.text.00000.npz"}
     before = written[0].read_bytes()
-    monkeypatch.setattr(recommend_lists, "_write", write)
+    monkeypatch.setattr(saved_lists, "_write", write)
     recommend.main(make_config(run, "ensemble"), tmp_path)
     assert written[0].read_bytes() == before
     for name in ("predictions.jsonl", "predictions.text.jsonl"):
@@ -425,10 +425,10 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(
     told = read_report(tmp_path)
     assert told["lists"]["text"]["users_per_second"] > 0
     # Once more, everything is there: no search is made and the report is the same.
-    monkeypatch.setattr(serving.Searcher, "answers", None)
+    monkeypatch.setattr(search.Searcher, "answers", None)
     recommend.main(make_config(run, "ensemble"), tmp_path)
     assert read_report(tmp_path) == told
-    monkeypatch.setattr(recommend_lists, "_PART", 99)
+    monkeypatch.setattr(saved_lists, "_PART", 99)
     with pytest.raises(UserError, match="made of other batches: remove it"):
         recommend.main(make_config(run, "ensemble"), tmp_path)
     written[0].write_bytes(before[:-40])
@@ -441,13 +441,14 @@ def test_a_killed_evaluation_leaves_nothing_half_written(
     run, evaluated, tmp_path, monkeypatch
 ):
     code = (
-        "from rfrec.launch import recommend_lists, runner, recommend\n"
+        "from rfrec.launch import cli, recommend\n"
+        "from rfrec.pipelines import saved_lists\n"
         "import time\n"
-        "recommend_lists._PART = 32\n"
-        "write = recommend_lists._write\n"
+        "saved_lists._PART = 32\n"
+        "write = saved_lists._write\n"
         "def slow(*args):\n    write(*args)\n    time.sleep(60)\n"
-        "recommend_lists._write = slow\n"
-        "runner.run(recommend.main, config='configs/recommend.py:ensemble')\n"
+        "saved_lists._write = slow\n"
+        "cli.config_main(recommend.main, 'recommend', variant='ensemble')\n"
     )
     flags = [f"--config.{key}={value}" for key, value in WIDE.items()]
     args = [sys.executable, "-c", code, f"--config.run={run}", *flags]
@@ -465,7 +466,7 @@ def test_a_killed_evaluation_leaves_nothing_half_written(
     process.wait()
     assert not (tmp_path / "out/report.json").exists()
     assert not (tmp_path / "out/predictions.jsonl").exists()
-    monkeypatch.setattr(recommend_lists, "_PART", 32)
+    monkeypatch.setattr(saved_lists, "_PART", 32)
     recommend.main(make_config(run, "ensemble"), tmp_path / "out")
     both = [folder / "predictions.jsonl" for folder in (tmp_path / "out", evaluated)]
     assert both[0].read_bytes() == both[1].read_bytes()
@@ -572,9 +573,9 @@ def test_codes_that_changed_under_a_run_are_refused(run, folder, tmp_path):
 
 
 def test_one_of_several_data_sets_is_cut_out():
-    parts = [t5_data.synthetic(20, n, seed=n) for n in (30, 40)]
+    parts = [coded_histories.synthetic(20, n, seed=n) for n in (30, 40)]
     named = [part._replace(name=name) for part, name in zip(parts, "ab", strict=True)]
-    data = t5_data.stack(named)
+    data = coded_histories.stack(named)
     for number, part in enumerate(parts):
         found = recommend_data.select(data, number)
         np.testing.assert_array_equal(found.inter.items, part.inter.items)

@@ -13,10 +13,11 @@ import orbax.checkpoint as ocp
 import pytest
 
 from rfrec.config import UserError
-from rfrec.launch import rqvae, settings
+from rfrec.launch import rqvae
+from rfrec.pipelines import tokenizer
 from rfrec.train import writer
-from tests import mains
-from tests.mains import digest, load_config, load_module
+from tests.support import commands
+from tests.support.commands import digest, load_config, load_module
 
 ROOT = Path(__file__).parents[2]
 # Of the smoke variant, for runs of a second or two.
@@ -108,7 +109,7 @@ def done(tmp_path_factory):
 @pytest.mark.parametrize("variant", load_module("rqvae").VARIANTS)
 def test_every_variant_passes_its_checks(variant):
     config = make_config(variant) if variant != "smoke" else make_config()
-    settings.check(config)
+    tokenizer.check(config)
     assert config.is_locked
     config.rf.sampling_steps = 1
     docstring = load_module("rqvae").__doc__
@@ -117,7 +118,7 @@ def test_every_variant_passes_its_checks(variant):
 
 def test_every_key_has_a_rule_or_a_boolean():
     config = load_module("rqvae").get_config()
-    known = set(settings.RULES)
+    known = set(tokenizer.RULES)
     for section, values in config.items():
         keys = [f"{section}.{k}" for k in values] if hasattr(values, "keys") else []
         for key in keys or [section]:
@@ -236,14 +237,14 @@ def test_another_config_is_refused_and_nothing_is_touched(done):
 
 
 def test_other_items_are_refused(done, monkeypatch):
-    load = settings.load_items
+    load = tokenizer.load_items
 
     def other(config):
         config = config.copy_and_resolve_references()
         config.seed = 5
         return load(config)
 
-    monkeypatch.setattr(settings, "load_items", other)
+    monkeypatch.setattr(tokenizer, "load_items", other)
     with pytest.raises(UserError, match="item vectors are not those"):
         rqvae.main(make_config(), done)
 
@@ -288,8 +289,8 @@ def test_streamed_items_train_as_resident_ones(tmp_path):
                 "train.resident": resident,
             }
         )
-        items = settings.load_items(config)
-        trainer = settings.trainer(config, items)
+        items = tokenizer.load_items(config)
+        trainer = tokenizer.trainer(config, items)
         assert trainer.items.resident == (resident == "always")
         assert isinstance(items.values, np.memmap)
         rqvae.main(config, tmp_path / resident)
@@ -328,7 +329,7 @@ def test_data_sets_of_one_quantizer_get_unique_codes_each(tmp_path):
 def test_residual_k_means_from_vectors_to_codes(tmp_path):
     config = make_config(**{"model.method": "rkmeans"})
     rqvae.main(config, tmp_path)
-    items = settings.load_items(config).values.astype("f8")
+    items = tokenizer.load_items(config).values.astype("f8")
     with np.load(tmp_path / "latents.npz", allow_pickle=False) as file:
         residual, codes = items, file["codes"]
         for level in range(3):
@@ -347,7 +348,7 @@ def test_residual_k_means_from_vectors_to_codes(tmp_path):
 
 
 def command(workdir, *more, **overrides):
-    return mains.command("rqvae", workdir, *more, **(TINY | overrides))
+    return commands.command("rqvae", workdir, *more, **(TINY | overrides))
 
 
 @pytest.mark.slow
@@ -357,8 +358,8 @@ def test_killed_and_preempted_runs_equal_the_uninterrupted_one(tmp_path):
     kills = [signal.SIGKILL, signal.SIGTERM]
     for number, sent in enumerate(kills):
         log = tmp_path / f"{number}.log"
-        process = mains.begin(command(broken, **LONG), log)
-        mains.wait_for_rows(broken, process, more=24)
+        process = commands.begin(command(broken, **LONG), log)
+        commands.wait_for_rows(broken, process, more=24)
         time.sleep(random.uniform(0, 0.1))
         process.send_signal(sent)
         code = process.wait(timeout=60)
@@ -379,7 +380,7 @@ def test_killed_and_preempted_runs_equal_the_uninterrupted_one(tmp_path):
 @pytest.mark.multidevice
 def test_two_processes_of_four_devices_equal_one_process(done, tmp_path):
     workdir = tmp_path / "two"
-    mains.run_together("rqvae", workdir, tmp_path, devices=4, **TINY)
+    commands.run_together("rqvae", workdir, tmp_path, devices=4, **TINY)
     assert (workdir / "codes.json").read_bytes() == (done / "codes.json").read_bytes()
     assert_close_metrics(done, workdir)
     report = json.loads((workdir / "report.json").read_text())

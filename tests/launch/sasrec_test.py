@@ -12,7 +12,7 @@ from rfrec.config import UserError
 from rfrec.evaluation import metrics, predictions, report
 from rfrec.launch import sasrec
 from rfrec.train import writer
-from tests.mains import load_config, load_module, run_whole_and_killed
+from tests.support.commands import load_config, load_module, run_whole_and_killed
 
 ROOT = Path(__file__).parents[2]
 TINY = {

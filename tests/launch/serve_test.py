@@ -21,9 +21,9 @@ import pytest
 
 from rfrec.config import UserError
 from rfrec.launch import serve
-from rfrec.launch.serve_batching import Batcher, FullError
-from rfrec.retrieval import artefact
-from rfrec.retrieval.recommender import Answer, Query, Recommender
+from rfrec.serving import artefact
+from rfrec.serving.batching import Batcher, FullError
+from rfrec.serving.recommender import Answer, Query, Recommender
 
 REASON = "the endpoint needs rfrec[serve]"
 httpx = pytest.importorskip("httpx", reason=REASON)
@@ -31,10 +31,10 @@ pytest.importorskip("prometheus_client", reason=REASON)
 pytest.importorskip("uvicorn", reason=REASON)
 pytest.importorskip("starlette", reason=REASON)
 
-from rfrec.launch import serve_http  # noqa: E402
+from rfrec.serving import http  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
-LIMITS = serve_http.Limits(
+LIMITS = http.Limits(
     max_wait=0.005,
     max_queue=64,
     max_body=2000,
@@ -52,7 +52,7 @@ def asked(served_artefact):
 
 def ask_app(recommender, limits, use):
     """Runs `use(client)` against the application, without a network."""
-    app = serve_http.Endpoint(recommender, limits).application()
+    app = http.Endpoint(recommender, limits).application()
 
     async def run():
         transport = httpx.ASGITransport(app)

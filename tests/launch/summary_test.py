@@ -11,8 +11,9 @@ import pytest
 from scipy import stats
 
 from rfrec.config import UserError
-from rfrec.launch import gume_report, summary
-from tests import mains
+from rfrec.launch import summary
+from rfrec.pipelines import graph_report
+from tests.support import commands
 
 TOKENIZER = summary.KINDS["rqvae"]
 
@@ -71,8 +72,8 @@ def graph_run(folder, seed, recall, pairs="one"):
     users = tuple("abcdef")
     folder = folder / f"seed_{seed}"
     folder.mkdir(parents=True)
-    found = gume_report.PerUser(users, values)
-    gume_report.write_per_user(folder / gume_report.PER_USER, found)
+    found = graph_report.PerUser(users, values)
+    graph_report.write_per_user(folder / graph_report.PER_USER, found)
     means = {name: {"mean": float(value.mean())} for name, value in values.items()}
     config = folder / "config.json"
     config.write_text(json.dumps({"seed": seed, "model": folder.parent.name}))
@@ -92,7 +93,7 @@ def graph_run(folder, seed, recall, pairs="one"):
 
 def table(folder, *flags):
     args = [sys.executable, "-m", "rfrec.launch.summary", f"--runs={folder}", *flags]
-    return subprocess.run(args, capture_output=True, text=True, cwd=mains.ROOT)
+    return subprocess.run(args, capture_output=True, text=True, cwd=commands.ROOT)
 
 
 def test_recommenders_are_tested_user_by_user(tmp_path):

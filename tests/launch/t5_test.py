@@ -18,11 +18,12 @@ from rfrec.codes import table
 from rfrec.config import UserError
 from rfrec.data.interactions import write_inter_json
 from rfrec.data.synthetic import histories
-from rfrec.launch import t5, t5_data, t5_settings, t5_weights
+from rfrec.launch import t5
+from rfrec.pipelines import coded_histories, finished_retriever, retriever
 from rfrec.retrieval import tasks, vocab_files
 from rfrec.train import loop, writer
-from tests import mains
-from tests.mains import digest, load_config, load_module
+from tests.support import commands
+from tests.support.commands import digest, load_config, load_module
 
 ROOT = Path(__file__).parents[2]
 # Of the smoke variant, for runs of a few seconds, most of which is compiling.
@@ -49,7 +50,7 @@ def make_config(variant="smoke", **overrides):
 
 
 def load(config):
-    return t5_data.load(config, tasks.modalities(config.task.names))
+    return coded_histories.load(config, tasks.modalities(config.task.names))
 
 
 def arrays(workdir, step=None):
@@ -75,7 +76,7 @@ def done(tmp_path_factory):
 @pytest.mark.parametrize("variant", load_module("t5").VARIANTS)
 def test_every_variant_passes_its_checks(variant):
     config = make_config(variant)
-    t5_settings.check(config)
+    retriever.check(config)
     assert config.is_locked
     config.rf.sampling_steps = 1
     assert (variant or "(default)") in load_module("t5").__doc__
@@ -87,7 +88,7 @@ def test_every_key_has_a_rule_or_is_free():
     for section, values in config.items():
         keys = [f"{section}.{k}" for k in values] if hasattr(values, "keys") else []
         for key in keys or [section]:
-            known = key in t5_settings.RULES or key in free
+            known = key in retriever.RULES or key in free
             assert known or isinstance(cfg.value_at(config, key), bool), key
 
 
@@ -172,8 +173,10 @@ def test_another_config_or_other_data_are_refused(done, monkeypatch):
     before = digest(done)
     with pytest.raises(UserError, match=r"differs in optim\.lr"):
         t5.main(make_config(**{"optim.lr": 0.1}), done)
-    synthetic = t5_data.synthetic
-    monkeypatch.setattr(t5_data, "synthetic", lambda u, n, seed: synthetic(u, n, 7))
+    synthetic = coded_histories.synthetic
+    monkeypatch.setattr(
+        coded_histories, "synthetic", lambda u, n, seed: synthetic(u, n, 7)
+    )
     with pytest.raises(UserError, match="histories or codes are not those"):
         t5.main(make_config(), done)
     assert digest(done) == before
@@ -182,7 +185,7 @@ def test_another_config_or_other_data_are_refused(done, monkeypatch):
 def test_a_model_is_read_back_and_nothing_changes(done):
     before = digest(done)
     for name in ("last", "loss", "ndcg@10"):
-        model = t5_weights.read_model(done, name)
+        model = finished_retriever.read_model(done, name)
         report = json.loads((done / "report.json").read_text())
         assert model.step == report["models"][name]["step"]
         wanted = arrays(done, model.step)["['params']['embedding']"]
@@ -202,12 +205,12 @@ def test_weights_of_another_run_grow_with_the_vocabulary(done, tmp_path):
     config = make_config(**GROWN, **{"init.workdir": str(done)})
     data = load(config)
     start = t5.begin(config, data)
-    earlier = t5_weights.read_model(done, "last")
+    earlier = finished_retriever.read_model(done, "last")
     old = earlier.vocabulary.size
     # Three levels of image codes and one prompt are new, behind all there was.
     assert start.vocabulary.size == old + 3 * 8 + 4
     assert start.vocabulary.blocks[:3] == earlier.vocabulary.blocks
-    trainer = t5_settings.trainer(config, data, start.vocabulary, start.weights)
+    trainer = retriever.trainer(config, data, start.vocabulary, start.weights)
     state = trainer.init()
     np.testing.assert_array_equal(
         state.params["embedding"][:old], earlier.params["embedding"]
@@ -245,7 +248,7 @@ def test_what_does_not_extend_a_run_is_one_line(done, changes, message):
 def test_a_run_of_another_main_is_no_start(tmp_path):
     (tmp_path / "config.json").write_text('{"model": {}}')
     with pytest.raises(UserError, match="holds no run of rfrec.launch.t5"):
-        t5_weights.read_model(tmp_path, "last")
+        finished_retriever.read_model(tmp_path, "last")
 
 
 @pytest.mark.parametrize(
@@ -386,9 +389,9 @@ def test_data_sets_share_tokens_and_keep_their_catalogues(tmp_path):
     np.testing.assert_array_equal(
         data.inter.items, np.concatenate([first.items, 50 + second.items])
     )
-    vocabulary = t5_settings.vocabulary(config, data)
+    vocabulary = retriever.vocabulary(config, data)
     assert vocabulary.size == 2 + 24
-    corpus = t5_settings.corpus(config, data, vocabulary)
+    corpus = retriever.corpus(config, data, vocabulary)
     assert [c.name for c in corpus.catalogues] == ["one", "two"]
     ranges = [(0, 50), (50, 110)]
     for catalogue, (low, high) in zip(corpus.catalogues, ranges, strict=True):
@@ -406,8 +409,8 @@ def test_the_published_codes_give_the_published_counts():
     for folder in Path(os.environ["RFREC_DATA"]).glob("**/Instruments.inter.json"):
         config = make_config("", **{"data.path": str(folder.parent)})
         data = load(config)
-        vocabulary = t5_settings.vocabulary(config, data)
-        corpus = t5_settings.corpus(config, data, vocabulary)
+        vocabulary = retriever.vocabulary(config, data)
+        corpus = retriever.corpus(config, data, vocabulary)
         assert len(corpus.examples(seed=0, epoch=0).task) == 84_890
         assert "262 conflict items" in data.warnings[0]
         assert vocabulary.size <= 2 + 4 * 256
@@ -441,7 +444,7 @@ def test_patience_ends_a_run(tmp_path, monkeypatch):
 
 
 def command(workdir, **overrides):
-    return mains.command("t5", workdir, **(TINY | overrides))
+    return commands.command("t5", workdir, **(TINY | overrides))
 
 
 @pytest.mark.slow
@@ -450,8 +453,8 @@ def test_killed_and_preempted_runs_equal_the_uninterrupted_one(tmp_path):
     t5.main(make_config(**LONG), whole)
     for number, sent in enumerate([signal.SIGKILL, signal.SIGTERM]):
         log = tmp_path / f"{number}.log"
-        process = mains.begin(command(broken, **LONG), log)
-        mains.wait_for_rows(broken, process, more=6)
+        process = commands.begin(command(broken, **LONG), log)
+        commands.wait_for_rows(broken, process, more=6)
         process.send_signal(sent)
         code = process.wait(timeout=60)
         if sent == signal.SIGTERM:
@@ -479,7 +482,7 @@ def test_killed_and_preempted_runs_equal_the_uninterrupted_one(tmp_path):
 @pytest.mark.multidevice
 def test_two_processes_equal_one(done, tmp_path):
     workdir = tmp_path / "two"
-    mains.run_together("t5", workdir, tmp_path, devices=1, **TINY)
+    commands.run_together("t5", workdir, tmp_path, devices=1, **TINY)
     report = json.loads((workdir / "report.json").read_text())
     assert report["device"].endswith("x 2")
     single, double = arrays(done), arrays(workdir)

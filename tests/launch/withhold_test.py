@@ -11,7 +11,7 @@ import pytest
 from rfrec.config import UserError
 from rfrec.data import pairs
 from rfrec.launch import withhold
-from tests.mains import load_config
+from tests.support.commands import load_config
 
 ITEMS, USERS = 30, 40
 

@@ -20,7 +20,7 @@ from rfrec.data import sequences, synthetic
 from rfrec.retrieval import batches, t5, tasks, training, validation, vocab
 from rfrec.retrieval.corpus import Catalogue, Corpus
 from rfrec.train import chunks, loop, optim, partition
-from tests import mains
+from tests.support import commands
 
 BATCH = 16
 STEPS = 5
@@ -168,7 +168,7 @@ def write_engines(path):
 @pytest.fixture
 def engines(tmp_path, run_python):
     """What the script wrote, {(case, engine): {name: array}}; made once."""
-    return mains.split_by_engine(__file__, tmp_path, run_python)
+    return commands.split_by_engine(__file__, tmp_path, run_python)
 
 
 PAIRS = [(c, e) for c, case in CASES.items() for e in case["engines"] if e != "one"]

@@ -25,24 +25,24 @@ def test_the_joint_preset_is_its_document():
     made = settings.resolve("joint", {})
     assert settings.resolve("joint", JOINT) == made
     for name, value in JOINT.items():
-        known = cfg.RF_ALIASES.get(name) or name
+        known = settings.ALIASES.get(name) or name
         assert getattr(made, known) == value
 
 
 def test_every_preset_is_one_line_of_the_config_and_passes_its_rules():
     for preset, made in settings.PRESETS.items():
-        section = cfg.rf_section()
+        section = settings.section()
         section.preset = preset
         assert settings.from_section(section) == made
         for name, value in dataclasses.asdict(made).items():
             section[name] = value
         config = cfg.ConfigDict({"rf": section})
-        cfg.check(config, cfg.RF_RULES)
+        cfg.check(config, settings.RULES)
         assert settings.from_section(section) == made
 
 
 def test_overrides_change_what_they_name_and_nothing_else():
-    section = cfg.rf_section()
+    section = settings.section()
     section.preset, section.learning_rate, section.sampling_steps = "plugin", 0.5, 1
     wanted = dataclasses.replace(settings.Settings(), lr=0.5, sampling_steps=1)
     assert settings.from_section(section) == wanted

@@ -27,7 +27,7 @@ from rfrec.tokenizer import (
 )
 from rfrec.train import loop, optim, partition
 from rfrec.train import state as train_state
-from tests import mains
+from tests.support import commands
 
 GOLDEN = Path(__file__).parents[2] / "third_party" / "golden"
 STEPS = 10
@@ -171,7 +171,7 @@ def write_engines(path):
 @pytest.fixture
 def engines(tmp_path, run_python):
     """What the script wrote, {(case, engine): {name: array}}; made once."""
-    return mains.split_by_engine(__file__, tmp_path, run_python)
+    return commands.split_by_engine(__file__, tmp_path, run_python)
 
 
 @pytest.mark.multidevice

@@ -1,0 +1,187 @@
+# Copyright 2026 The rfrec Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The tokenizer's cases of the benchmark: sizes in, two sides ready to run out."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Int
+
+from rfrec.benchmarks import data, timing, torch_tokenizer
+from rfrec.codes import repair as repairs
+from rfrec.tokenizer import (
+    catalogue,
+    codebooks,
+    kmeans,
+    loss,
+    quantizer,
+    rqvae,
+    sinkhorn,
+    training,
+)
+from rfrec.train import loop, optim, partition
+
+_OPTIMIZER = optim.Optimizer(name="adamw", lr=1e-3, weight_decay=1e-4)
+_OBJECTIVE = loss.Objective()
+
+
+def make_trainer(settings: dict[str, Any], seed: int) -> training.Trainer:
+    """Returns a trainer on synthetic items, with k-means before the first step."""
+    items, batch, steps = (settings[n] for n in ("num_items", "batch_size", "steps"))
+    sizes = settings["sizes"]
+    spec = quantizer.Quantization(
+        sizes=sizes,
+        sk_epsilons=(0.0,) * (len(sizes) - 1) + (settings["epsilon"],),
+    )
+    x = data.clusters(np.random.default_rng(seed), items, settings["width"])
+    steps_per_epoch = -(-items // batch)
+    return training.Trainer(
+        arch=rqvae.Architecture(
+            input_width=settings["width"],
+            hidden=settings["hidden"],
+            latent_width=settings["latent_width"],
+            quantization=spec,
+        ),
+        objective=_OBJECTIVE,
+        codebooks=codebooks.Codebooks(init="kmeans", init_on="all"),
+        optimizer=optim.build(_OPTIMIZER, steps),
+        schedule=loop.Schedule(1, steps_per_epoch, steps, 1),
+        batch_size=batch,
+        seed=seed,
+        # PyTorch's side has one device too.
+        engine=partition.make_engine("pmap", devices=jax.local_devices()[:1]),
+        items=catalogue.Items(x, np.arange(items), np.arange(0)),
+    )
+
+
+def _batches(trainer: training.Trainer, first: int) -> Int[np.ndarray, "S B"]:
+    """Returns the rows of a block's steps, as the run itself draws them."""
+    size, count = trainer.schedule.steps_per_epoch, trainer.schedule.steps_per_call
+    epochs = range(first // size, (first + count - 1) // size + 1)
+    drawn = [
+        catalogue.epoch_rows(
+            trainer.items.train, trainer.batch_size, seed=trainer.seed, epoch=epoch
+        )
+        for epoch in epochs
+    ]
+    start = first - epochs[0] * size
+    return np.concatenate(drawn)[start : start + count]
+
+
+def steps(settings: dict[str, Any], seed: int, torch: bool) -> timing.Bench:
+    """Times training steps, losses fetched once a block."""
+    trainer, count = make_trainer(settings, seed), settings["steps"]
+    program, engine = training.Run(trainer).program(), trainer.engine
+    held = {
+        "state": program.begin_epoch(engine.replicate(trainer.init()), 0),
+        "step": 0,
+    }
+    # A copy: the step reuses the buffers.
+    start = jax.tree.map(np.array, engine.fetch(held["state"]).params)
+
+    def ours():
+        held["state"], losses = program.run(held["state"], held["step"], count)
+        held["step"] += count
+        return np.stack(list(losses.values()), axis=1)
+
+    def compiled():
+        lowered = trainer.compile_steps(frozen=False).lower(
+            held["state"],
+            trainer.place_vectors(),
+            trainer.place_batches(_batches(trainer, 0)),
+            np.int32(count),
+        )
+        return lowered.compile()
+
+    theirs = None
+    if torch:
+        theirs = torch_tokenizer.train(
+            start,
+            trainer.items.values,
+            lambda first: _batches(trainer, first),
+            trainer.arch.quantization,
+            beta=_OBJECTIVE.beta,
+            lr=_OPTIMIZER.lr,
+            weight_decay=_OPTIMIZER.weight_decay,
+            device=timing.torch_device(),
+        )
+    return timing.Bench(
+        ours=ours,
+        torch=theirs,
+        unit="ms/step",
+        per_block=count,
+        # Later losses drift apart with the first code that rounding decides.
+        disagreement=lambda a, b: float(np.max(np.abs(a[0] / b[0] - 1))),
+        tolerance=1e-2,
+        peak_bytes=lambda: timing.peak(compiled),
+    )
+
+
+def assign(settings: dict[str, Any], seed: int, torch: bool) -> timing.Bench:
+    """Times balanced assignments, several batches a call as in training."""
+    rows, codes = settings["shape"]
+    calls, epsilon = settings["calls"], settings["epsilon"]
+    rng = np.random.default_rng(seed)
+    x, centers = (
+        data.clusters(rng, rows * calls, 32),
+        data.clusters(rng, codes, 32),
+    )
+    d = kmeans.squared_distances(jnp.asarray(x), jnp.asarray(centers))
+    d = np.asarray(d).reshape(calls, rows, codes)
+    program = jax.jit(
+        lambda d: lax.map(lambda batch: sinkhorn.assign(batch, epsilon=epsilon), d)
+    )
+    placed = jax.device_put(d)
+    theirs = None
+    if torch:
+        theirs = torch_tokenizer.assign(
+            d, epsilon=epsilon, iterations=50, device=timing.torch_device()
+        )
+    return timing.Bench(
+        ours=lambda: np.asarray(program(placed)),
+        torch=theirs,
+        unit="ms",
+        per_block=calls,
+        disagreement=lambda a, b: float(np.mean(a != b)),
+        tolerance=1e-2,
+        peak_bytes=lambda: timing.peak(lambda: program.lower(placed).compile()),
+    )
+
+
+def cluster(settings: dict[str, Any], seed: int, torch: bool) -> timing.Bench:
+    """Times k-means with its seeding."""
+    rows, width, k = settings["shape"]
+    x = data.clusters(np.random.default_rng(seed), rows, width)
+    placed, key = jax.device_put(x), jax.random.key(seed)
+    static = {"k": k, "iterations": settings["iterations"]}
+    theirs = None
+    if torch:
+        # As many as we need, should we converge before the last.
+        done = int(kmeans.fit(key, placed, **static).iterations)
+        theirs = torch_tokenizer.cluster(
+            x, k, iterations=done, device=timing.torch_device()
+        )
+    return timing.Bench(
+        ours=lambda: np.asarray(kmeans.fit(key, placed, **static).inertia),
+        torch=theirs,
+        unit="s",
+        per_block=1,
+        # Seeds differ.
+        disagreement=lambda a, b: float(np.abs(a / b - 1)),
+        tolerance=0.1,
+        peak_bytes=lambda: timing.peak(
+            lambda: kmeans.fit.lower(key, placed, **static).compile()
+        ),
+    )
+
+
+def repair(settings: dict[str, Any], seed: int, torch: bool) -> timing.Bench:
+    """Times the default repair of a table with conflicts, on the host."""
+    del torch
+    made = data.conflicting_codes(settings, seed)
+    return timing.host(
+        lambda: repairs.repair(made.codes, made.latents, made.codebooks).codes
+    )

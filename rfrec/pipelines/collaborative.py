@@ -1,0 +1,81 @@
+# Copyright 2026 The rfrec Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Item vectors of a trained GUME, for a tokenizer: the feature `rf`.
+
+Items that occur in GUME's training pairs have their behaviour embedding H, what
+interactions say of them; for the others the rectified flow generates it from their
+content. Codes made of them tell apart what people use differently, as LETTER's do
+(Wang et al. 2024, "Learnable Item Tokenization for Generative Recommendation").
+"""
+
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from rfrec.config import UserError
+from rfrec.data.join import Feature
+from rfrec.pipelines import finished_graph
+from rfrec.rf import settings as rf_settings
+
+NAME = "rf"
+# Keys of the section `rf` that say how to train: those of the run hold.
+_OF_TRAINING = ("use_rf", "preset")
+
+
+def load(workdir: Path, rf: ConfigDict) -> tuple[Feature, tuple[str, ...]]:
+    """Returns a vector for each item of a run of GUME, and the items' names.
+
+    Args:
+      workdir: Of the run, with the flow if an item has no training pair.
+      rf: Section of a config: what it sets takes the place of the run's sampling.
+
+    Raises:
+      UserError: There is no such run, the section sets what belongs to its training,
+        or there are items without a pair and no flow to generate their vectors.
+    """
+    run = finished_graph.open_run(workdir, lambda config: override(config, rf))
+    if run.config.model.name != "gume":
+        raise UserError(
+            f"config.data.graph={workdir} is a run of {run.config.model.name}: give"
+            " one of gume"
+        )
+    split = run.data.split
+    ids = split.item_ids or tuple(map(str, range(split.num_items)))
+    cold = np.bincount(split.train.items, minlength=split.num_items) == 0
+    if not cold.any():
+        vectors = run.behaviour().items
+    elif run.config.rf.use_rf:
+        made, known = run.generated_and_behaviour()
+        vectors = np.where(cold[:, None], made.items, known.items)
+    else:
+        raise UserError(
+            f"config.data.graph={workdir} was trained without the flow, and"
+            f" {cold.sum()} of its items have no training pair (such as"
+            f" {ids[int(cold.argmax())]}): train it with --config.rf.use_rf=True"
+        )
+    logging.info("rf: vectors of %d items, %d of them generated", len(cold), cold.sum())
+    return Feature(NAME, vectors, "dense", f"item vectors of {workdir}"), ids
+
+
+def override(config: ConfigDict, rf: ConfigDict) -> None:
+    """Sets in a run's config how it samples.
+
+    Args:
+      config: Of the run.
+      rf: Of another main; None leaves the run's value.
+
+    Raises:
+      UserError: The section sets what the run's parameters depend on.
+    """
+    for name, value in rf.items():
+        if value is None or name in _OF_TRAINING:
+            continue
+        key = f"rf.{rf_settings.ALIASES.get(name, name)}"
+        if key not in finished_graph.FREE and config.rf[name] != value:
+            raise UserError(
+                f"config.rf.{name}={value!r} is of the training of data.graph: leave it"
+                " out, or train GUME anew with it"
+            )
+        config.rf[name] = value
