@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Options: frozen dataclasses from which config sections, checks and docs are derived.
 
-A dataclass owns the name, type, default, allowed values and meaning of each option. Its
-field is declared by `option(default, rule)`; its meaning is the entry of the docstring's
-`Attributes:`. `section` turns the dataclass into a `ConfigDict`, `rules` into checks,
+A dataclass owns the name, type, default, allowed values and meaning of each option. A
+field is declared by `option(default, rule)`; its meaning is its entry in the docstring,
+under `Attributes:`. `section` turns the dataclass into a `ConfigDict`, `rules` into checks,
 `parse` turns a checked section back into the dataclass. Modules below `pipelines` never
 see a ConfigDict.
 """

@@ -18,8 +18,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary file that replaces `path` once it is complete.
 
     If the process is killed or the body raises, `path` is unchanged. The temporary file
-    is in the same folder, so that the replacement is atomic, and it has the same suffix,
-    because some writers choose the format by the suffix.
+    is in the same folder, so that the replacement is atomic, and has the same suffix,
+    because some writers choose the format by it.
 
     Args:
       path: File to create or replace.
