@@ -7,11 +7,7 @@ loads neither JAX nor any optional dependency.
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from rfrec.rf.plugin import RFEmbeddingGenerator
-    from rfrec.serving.recommender import Recommender
+from typing import Any
 
 # Public name -> module that defines it; a module that is itself public maps to itself.
 _PUBLIC = {

@@ -5,8 +5,8 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-# Score of what may never be chosen; a softmax of float32 gives it exactly 0, and sums of
-# a few such scores stay finite in bfloat16 too.
+# Score of what may never be chosen: a softmax of float32 gives it exactly 0, and sums
+# of a few such scores stay finite in bfloat16 too.
 NEG = -1e9
 
 

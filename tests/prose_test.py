@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The language of docstrings, comments, messages, names and pages.
 
-In: the text of a checkout. Out: one line for each breach, `path:line: what is wrong`. The
-second half of the file shows that each rule can fail. To list the breaches of one folder:
+In: the text of a checkout. Out: one line for each breach, `path:line: what is wrong`.
+The second half of the file shows that each rule can fail. To list those of a folder:
 
 python tests/prose_test.py rfrec/graph docs/data.md
 """

@@ -33,7 +33,7 @@ def config_main(
     """Runs a command that takes a config; errors of the user become one line.
 
     Args:
-      main: Function of the locked config and of the run folder (None without --workdir).
+      main: Function of the locked config and the run folder (None without --workdir).
       name: Config file that is used if --config is missing: `configs/NAME.py`.
       variant: Variant of that config file.
       workdir: Whether --workdir is required.

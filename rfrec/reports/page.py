@@ -203,7 +203,7 @@ def as_uri(figure: Any, dpi: int) -> str:
 
 
 def drawn(folder: Path) -> list[Section]:
-    """Returns the pictures that rfrec.reports.run_figures left and that take long to draw."""
+    """Returns the slow pictures that an earlier run_figures left."""
     found = {name: alt for name, alt in _DRAWN.items() if (folder / name).exists()}
     pictures = [
         Picture(alt, html_items.data_uri((folder / name).read_bytes(), "image/png"))
