@@ -4,8 +4,8 @@
 
 A dataclass owns the name, type, default, allowed values and meaning of each option. A
 field is declared by `option(default, rule)`; its meaning is its entry in the docstring,
-under `Attributes:`. `section` turns the dataclass into a `ConfigDict`, `rules` into
-checks, `parse` turns a checked section back into the dataclass. Modules below `pipelines` never
+under `Attributes:`. `section` turns the class into a `ConfigDict`, `rules` into checks,
+and `parse` turns a checked section into an instance. Modules below `pipelines` never
 see a ConfigDict.
 """
 
