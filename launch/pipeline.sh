@@ -7,10 +7,10 @@ usage() {
   cat <<'EOF'
 usage: launch/pipeline.sh DATA NAME OUT
 
-From item vectors and histories to ranked items, in one command: a tokenizer for each
-modality, unique codes, a T5 over them, its lists for every user merged to an ensemble,
-and a SASRec beside it. DATA holds NAME.inter.json and NAME.text.npy, NAME.image.npy or
-both; nothing is written there. All goes to OUT:
+Runs every stage from item vectors and histories to ranked items: a tokenizer for each
+modality, unique codes, a T5 trained on them, its ranked lists for every user, the ensemble
+of both modalities, and SASRec as a baseline. DATA contains NAME.inter.json and
+NAME.text.npy, NAME.image.npy or both; nothing is written there. The results are in OUT:
 
   tokenizer_text, tokenizer_image  runs of rfrec.launch.rqvae
   NAME.index_text.json, ..image..  unique codes
@@ -18,23 +18,23 @@ both; nothing is written there. All goes to OUT:
   recommend                        predictions.jsonl and report.json of the test items
   sasrec                           run of rfrec.launch.sasrec, the baseline
 
-An interrupted call goes on where it stopped. A stage whose settings changed is not run
-over what there is: it says which key differs, and its folder has to be removed.
+The same call continues an interrupted pipeline. A stage whose settings changed is refused
+with the key that differs; remove its folder to run it again.
 
   launch/pipeline.sh data/ml1m ml1m runs/ml1m
 
 environment:
-  RFREC_TEXT_CODES      index file to take in place of a text tokenizer
-  RFREC_IMAGE_CODES     the same for images
-  RFREC_TASKS           tasks of the T5 (seqrec and seqimage, as far as there are codes)
-  RFREC_ENSEMBLE        none, mql4grec, weighted or reciprocal (mql4grec)
-  RFREC_SASREC          0 leaves the baseline out (1)
-  RFREC_TOKENIZER       config of the tokenizers (configs/rqvae.py)
-  RFREC_T5              config of the T5 (configs/t5.py)
-  RFREC_TOKENIZER_ARGS  more arguments, such as "--config.train.epochs=50"
-  RFREC_T5_ARGS         the same for the T5
-  RFREC_RECOMMEND_ARGS  for the lists
-  RFREC_SASREC_ARGS     for the baseline
+  RFREC_TEXT_CODES      codes file to use instead of training a text tokenizer
+  RFREC_IMAGE_CODES     codes file to use instead of training an image tokenizer
+  RFREC_TASKS           tasks of the T5 (default: seqrec, seqimage or both, by the codes)
+  RFREC_ENSEMBLE        none, mql4grec, weighted or reciprocal (default: mql4grec)
+  RFREC_SASREC          0 skips the baseline (default: 1)
+  RFREC_TOKENIZER       config of the tokenizers (default: configs/rqvae.py)
+  RFREC_T5              config of the T5 (default: configs/t5.py)
+  RFREC_TOKENIZER_ARGS  further arguments, such as "--config.train.epochs=50"
+  RFREC_T5_ARGS         further arguments of the T5
+  RFREC_RECOMMEND_ARGS  further arguments of the evaluation
+  RFREC_SASREC_ARGS     further arguments of the baseline
 EOF
 }
 
@@ -46,15 +46,15 @@ fail() {
 case ${1-} in
   -h | --help) usage && exit ;;
 esac
-(($# == 3)) || fail "expected a folder of data, a name and a folder for the results"
-[[ -d $1 ]] || fail "$1 is no folder"
+(($# == 3)) || fail "expected three arguments: data folder, data set name, output folder"
+[[ -d $1 ]] || fail "$1 is not a folder"
 data=$(cd "$1" && pwd)
 name=$2
-[[ $name != */* && -n $name ]] || fail "'$name' is no name of a data set"
+[[ $name != */* && -n $name ]] || fail "'$name' is not the name of a data set"
 [[ -f $data/$name.inter.json ]] || fail "$data/$name.inter.json does not exist"
-mkdir -p "$3" || fail "$3 cannot be made"
+mkdir -p "$3" || fail "cannot create $3"
 out=$(cd "$3" && pwd)
-[[ $out != "$data" ]] || fail "the results need a folder of their own"
+[[ $out != "$data" ]] || fail "the output folder must differ from the data folder"
 
 absolute() {
   [[ -f $1 ]] || fail "$1 does not exist"
@@ -68,10 +68,10 @@ read -ra t5_args <<<"${RFREC_T5_ARGS-}"
 read -ra recommend_args <<<"${RFREC_RECOMMEND_ARGS-}"
 read -ra sasrec_args <<<"${RFREC_SASREC_ARGS-}"
 
-# Configs are named relative to the checkout.
+# Config paths are relative to the checkout.
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# stage FOLDER command...: runs a main, unless this very command has ended before.
+# stage FOLDER command...: runs a command, unless the same command has finished before.
 stage() {
   local folder=$out/$1
   shift
@@ -85,7 +85,7 @@ stage() {
   printf '%s\n' "$*" >"$folder/pipeline.txt"
 }
 
-# codes MODALITY FILE: puts unique codes into OUT, made here unless a file is given.
+# codes MODALITY FILE: copies FILE to OUT; trains a tokenizer first if FILE is empty.
 codes() {
   local modality=$1 index=$2 folder=tokenizer_$1
   if [[ -z $index ]]; then
@@ -112,7 +112,7 @@ if [[ -n $image_codes || -f $data/$name.image.npy ]]; then
   t5_codes[1]=--config.data.image=$out/$name.index_image.json
   tasks+=(seqimage)
 fi
-((${#tasks[@]})) || fail "$data has neither $name.text.npy nor $name.image.npy"
+((${#tasks[@]})) || fail "$data contains neither $name.text.npy nor $name.image.npy"
 ((${#tasks[@]} == 2)) || ensemble=none
 IFS=', ' read -ra tasks <<<"${RFREC_TASKS:-${tasks[*]}}"
 quoted=$(printf "'%s'," "${tasks[@]}")
@@ -129,7 +129,7 @@ if [[ ${RFREC_SASREC:-1} != 0 ]]; then
     ${sasrec_args[@]+"${sasrec_args[@]}"}
 fi
 
-# The test items, all systems beside one another.
+# Prints the test metrics of all systems.
 python - "$out" <<'EOF'
 import json, pathlib, sys
 
@@ -137,8 +137,8 @@ out = pathlib.Path(sys.argv[1])
 lists = json.loads((out / "recommend/report.json").read_text())["lists"]
 tables = {name: each["by_item"]["metrics"]["all"] for name, each in lists.items()}
 if (out / "sasrec/report.json").exists():
-    told = json.loads((out / "sasrec/report.json").read_text())
-    tables["sasrec"] = told["test"]["metrics"]["all"]
+    report = json.loads((out / "sasrec/report.json").read_text())
+    tables["sasrec"] = report["test"]["metrics"]["all"]
 names = ("hr@1", "hr@5", "hr@10", "ndcg@5", "ndcg@10", "mrr")
 print(f"{'test items':12}", *(f"{name:>8}" for name in names))
 for system, row in tables.items():

@@ -78,5 +78,5 @@ def test_commands_links_and_modules_exist(path):
         assert any((ROOT / place).exists() for place in places), module
     for link in re.findall(r"\]\(([^)#]+)\)", text):
         assert (path.parent / link).exists(), link
-    for script in re.findall(r"launch/\w+\.s\w+", text):
+    for script in re.findall(r"launch/(?:\w+/)?\w+\.s\w+", text):
         assert (ROOT / script).exists(), script

@@ -74,14 +74,14 @@ def test_vectors_in_ranked_items_out(tmp_path):
         index = table.read_index(out / f"toy.index_{modality}.json")
         assert index.modality == modality
         assert len(np.unique(index.codes, axis=0)) == len(index.codes) == ITEMS
-    told = json.loads((out / "recommend" / "report.json").read_text())
-    assert told["lists"].keys() == {"text", "image", "ensemble"}
-    assert told["lists"]["text"]["trained_on_these_data"] is True
+    report = json.loads((out / "recommend" / "report.json").read_text())
+    assert report["lists"].keys() == {"text", "image", "ensemble"}
+    assert report["lists"]["text"]["trained_on_these_data"] is True
     users, lists = predictions.read(out / "recommend" / "predictions.jsonl")
     assert users == inter.user_ids
-    found = metrics.match(lists.items, inter.items[inter.indptr[1:] - 1])
-    mean = float(metrics.hit_rate(found, 10).mean())
-    row = told["lists"]["ensemble"]["by_item"]["metrics"]["all"]
+    ranks = metrics.match(lists.items, inter.items[inter.indptr[1:] - 1])
+    mean = float(metrics.hit_rate(ranks, 10).mean())
+    row = report["lists"]["ensemble"]["by_item"]["metrics"]["all"]
     assert row["hr@10"]["mean"] == pytest.approx(mean)
     header, *rows = done.stdout.splitlines()
     assert header.split()[2:] == ["hr@1", "hr@5", "hr@10", "ndcg@5", "ndcg@10", "mrr"]
@@ -90,12 +90,12 @@ def test_vectors_in_ranked_items_out(tmp_path):
 
     # A second call has nothing left to do.
     before = digest(out)
-    again = pipeline(data, "toy", out, **SMALL)
-    assert again.returncode == 0 and again.stdout == done.stdout
-    assert again.stderr.count(" is done\n") == 5
+    second = pipeline(data, "toy", out, **SMALL)
+    assert second.returncode == 0 and second.stdout == done.stdout
+    assert second.stderr.count(" is done\n") == 5
     assert digest(out) == before
 
-    # Other settings are not run over what there is.
+    # Other settings are refused.
     other = SMALL | {"RFREC_T5_ARGS": SMALL["RFREC_T5_ARGS"] + " --config.seed=1"}
     refused = pipeline(data, "toy", out, **other)
     assert refused.returncode == 2
@@ -121,14 +121,14 @@ workdir.mkdir(parents=True, exist_ok=True)
 names = ("hr@1", "hr@5", "hr@10", "ndcg@5", "ndcg@10", "mrr")
 row = dict.fromkeys(names, {{"mean": 0}})
 table = {{"metrics": {{"all": row}}}}
-told = {{"lists": {{"text": {{"by_item": table}}}}, "test": table}}
-(workdir / "report.json").write_text(json.dumps(told))
+report = {{"lists": {{"text": {{"by_item": table}}}}, "test": table}}
+(workdir / "report.json").write_text(json.dumps(report))
 """
 
 
 @pytest.fixture
 def rehearse(tmp_path):
-    """Give a function that runs the pipeline without its mains, and tells the calls."""
+    """Return a function that runs the pipeline with a stand-in for its commands."""
     bin_folder, calls = tmp_path / "bin", tmp_path / "calls"
     bin_folder.mkdir()
     (bin_folder / "python").write_text(PYTHON)
@@ -199,10 +199,10 @@ def test_mistakes_are_one_line(tmp_path):
     (tmp_path / "bare" / "toy.inter.json").write_text("{}")
     data, out = tmp_path / "data", tmp_path / "out"
     calls = {
-        "expected a folder of data": (data, "toy"),
-        "/nowhere is no folder": ("/nowhere", "toy", out),
+        "expected three arguments": (data, "toy"),
+        "/nowhere is not a folder": ("/nowhere", "toy", out),
         "other.inter.json does not exist": (data, "other", out),
-        "the results need a folder of their own": (data, "toy", data),
+        "the output folder must differ": (data, "toy", data),
         "neither toy.text.npy nor toy.image.npy": (tmp_path / "bare", "toy", out),
     }
     for message, args in calls.items():

@@ -1,6 +1,6 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The shell wrappers: linted, and run with stand-ins for SLURM and Google Cloud."""
+"""The shell scripts: linted, and run with stand-ins for SLURM and Google Cloud."""
 
 import json
 import os
@@ -16,13 +16,14 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LAUNCH = ROOT / "launch"
-SCRIPTS = [*sorted(LAUNCH.glob("*.s*")), ROOT / ".ci" / "run"]
+HOSTS = LAUNCH / "hosts"
+SCRIPTS = [*sorted(LAUNCH.rglob("*.s*")), ROOT / ".ci" / "run"]
 COUNT = "import jax; print('devices', jax.device_count())"
 JOINED = """
 import sys, jax
-given = dict(arg[2:].split("=", 1) for arg in sys.argv[1:])
+flags = dict(arg[2:].split("=", 1) for arg in sys.argv[1:])
 jax.distributed.initialize(
-    given["coordinator_address"], int(given["num_processes"]), int(given["process_id"]))
+    flags["coordinator_address"], int(flags["num_processes"]), int(flags["process_id"]))
 print("sees", jax.process_count(), jax.device_count(), jax.local_device_count())
 """
 
@@ -38,7 +39,7 @@ def _run(*args, env=None, timeout=120):
 
 
 def _stand_in(folder: pathlib.Path, name: str, body: str) -> dict[str, str]:
-    """Put a program first on the PATH; returns the environment for it."""
+    """Put a program first on the PATH and return the environment for it."""
     folder.mkdir(exist_ok=True)
     path = folder / name
     path.write_text(body)
@@ -62,8 +63,8 @@ def test_shellcheck_finds_nothing(path):
     assert _run(shellcheck, path).stdout == ""
 
 
-@pytest.mark.parametrize("path", sorted(LAUNCH.glob("*.sh")), ids=lambda p: p.name)
-def test_help_gives_the_usage_and_anything_wrong_gives_one_line(path):
+@pytest.mark.parametrize("path", sorted(LAUNCH.rglob("*.sh")), ids=lambda p: p.name)
+def test_help_prints_the_usage_and_a_mistake_prints_one_line(path):
     helped, wrong = _run(path, "-h"), _run(path)
     assert helped.returncode == 0
     assert helped.stdout.startswith("usage: ") and helped.stderr == ""
@@ -73,20 +74,20 @@ def test_help_gives_the_usage_and_anything_wrong_gives_one_line(path):
 
 def test_virtual_devices_win_over_an_earlier_number():
     env = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    done = _run(LAUNCH / "virtual_devices.sh", 3, sys.executable, "-c", COUNT, env=env)
+    done = _run(HOSTS / "virtual_devices.sh", 3, sys.executable, "-c", COUNT, env=env)
     assert done.stdout == "devices 3\n", done.stderr
 
 
 @pytest.mark.parametrize("number", ["0", "x", "-1"])
 def test_virtual_devices_names_a_wrong_number(number):
-    done = _run(LAUNCH / "virtual_devices.sh", number, "true")
+    done = _run(HOSTS / "virtual_devices.sh", number, "true")
     assert done.returncode == 2
-    assert f"must be 1 or more, not '{number}'" in done.stderr
+    assert f"must be at least 1, not '{number}'" in done.stderr
 
 
 @pytest.mark.multidevice
 def test_processes_join_over_loopback():
-    done = _run(LAUNCH / "processes.sh", 2, 3, sys.executable, "-c", JOINED)
+    done = _run(HOSTS / "processes.sh", 2, 3, sys.executable, "-c", JOINED)
     assert done.returncode == 0, done.stderr
     assert sorted(line for line in done.stdout.splitlines() if "sees" in line) == [
         "[0] sees 2 6 3",
@@ -98,7 +99,7 @@ def test_a_failing_process_ends_the_others_and_gives_its_status():
     code = "import sys, time; time.sleep(60 * ('--process_id=1' not in sys.argv))"
     started = time.monotonic()
     code += "; sys.exit(3)"
-    done = _run(LAUNCH / "processes.sh", 3, 1, sys.executable, "-c", code)
+    done = _run(HOSTS / "processes.sh", 3, 1, sys.executable, "-c", code)
     assert done.returncode == 3
     assert "process 1 ended with status 3" in done.stderr
     assert time.monotonic() - started < 20
@@ -113,7 +114,7 @@ def test_a_signal_reaches_every_process(tmp_path):
         "mine.write_text('started')\n"
         "time.sleep(60)\n"
     )
-    command = [LAUNCH / "processes.sh", "2", "1", sys.executable, "-c", code, tmp_path]
+    command = [HOSTS / "processes.sh", "2", "1", sys.executable, "-c", code, tmp_path]
     # A shell that runs the tests in the background lets its children ignore SIGINT.
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     parent = subprocess.Popen(command, stderr=subprocess.DEVNULL)
@@ -144,14 +145,14 @@ REPORT = "import os, sys; print(os.environ.get('JAX_LOCAL_DEVICE_IDS'), sys.argv
 
 def _slurm(tmp_path, **variables):
     env = SLURM | _stand_in(tmp_path / "bin", "scontrol", SCONTROL) | variables
-    return _run(LAUNCH / "slurm.sh", sys.executable, "-c", REPORT, "--x=a b", env=env)
+    return _run(HOSTS / "slurm.sh", sys.executable, "-c", REPORT, "--x=a b", env=env)
 
 
 @pytest.mark.parametrize(
     ("visible", "ids"),
     [("0,1", "1"), ("0,1,2,3", "2,3"), ("0", "0"), ("", "None")],
 )
-def test_slurm_gives_coordinator_rank_and_gpus(tmp_path, visible, ids):
+def test_slurm_passes_coordinator_rank_and_gpus(tmp_path, visible, ids):
     done = _slurm(tmp_path, CUDA_VISIBLE_DEVICES=visible)
     assert done.returncode == 0, done.stderr
     port = 61440 + 70001 % 4096
@@ -167,22 +168,22 @@ def test_slurm_gives_coordinator_rank_and_gpus(tmp_path, visible, ids):
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ({"SLURM_PROCID": ""}, "SLURM_PROCID is not set: start it with srun"),
-        ({"CUDA_VISIBLE_DEVICES": "0,1,2"}, "3 GPUs do not divide among 2 tasks"),
+        ({"SLURM_PROCID": ""}, "SLURM_PROCID is not set"),
+        ({"CUDA_VISIBLE_DEVICES": "0,1,2"}, "3 GPUs cannot be divided evenly among 2 tasks"),
         (
             {"CUDA_VISIBLE_DEVICES": "0,1", "SLURM_NTASKS": "3"},
-            "3 tasks do not spread evenly over 2 nodes",
+            "3 tasks cannot be divided evenly over 2 nodes",
         ),
     ],
 )
-def test_slurm_says_what_does_not_fit(tmp_path, variables, message):
+def test_slurm_names_what_does_not_fit(tmp_path, variables, message):
     done = _slurm(tmp_path, **variables)
     assert done.returncode == 2
     assert message in done.stderr
 
 
-# A Google Cloud of files: `vm` holds the state of the TPU VM, `calls` what was asked
-# for, `home` is the home of the one worker, where commands really run.
+# A Google Cloud of files: `vm` holds the state of the TPU VM, `calls` the requests,
+# `home` is the home of the one worker, where commands really run.
 GCLOUD = f"""#!{sys.executable}
 import json, os, pathlib, shutil, subprocess, sys
 
@@ -222,13 +223,13 @@ elif verb == "ssh":
 
 @pytest.fixture
 def cloud(tmp_path, monkeypatch):
-    """Give a folder with a small checkout `house` and a stand-in for gcloud."""
-    house = tmp_path / "house"
+    """Give a folder with a small checkout and a stand-in for gcloud."""
+    checkout = tmp_path / "checkout"
     for name in ("rfrec", "configs", "third_party"):
-        (house / name).mkdir(parents=True)
+        (checkout / name).mkdir(parents=True)
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
-        (house / name).touch()
-    shutil.copytree(LAUNCH, house / "launch")
+        (checkout / name).touch()
+    shutil.copytree(LAUNCH, checkout / "launch")
     for name, value in _stand_in(tmp_path / "bin", "gcloud", GCLOUD).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("FAKE_CLOUD", str(tmp_path))
@@ -236,7 +237,7 @@ def cloud(tmp_path, monkeypatch):
 
 
 def _tpu(cloud, *args):
-    return _run(cloud / "house" / "launch" / "tpu_vm.sh", *args)
+    return _run(cloud / "checkout" / "launch" / "hosts" / "tpu_vm.sh", *args)
 
 
 def _calls(cloud):
@@ -245,8 +246,8 @@ def _calls(cloud):
 
 def test_tpu_create_and_delete_pass_their_options_on(cloud):
     place = ["--zone=us-a", "--project=p q"]
-    made = _tpu(cloud, "create", "t", *place, "--type=v4-8", "--version=v2", "--spot")
-    assert made.returncode == 0, made.stderr
+    created = _tpu(cloud, "create", "t", *place, "--type=v4-8", "--version=v2", "--spot")
+    assert created.returncode == 0, created.stderr
     assert _tpu(cloud, "delete", "t", *place).returncode == 0
     tpu_vm = ["compute", "tpus", "tpu-vm"]
     options = ["--accelerator-type=v4-8", "--version=v2", "--spot"]
@@ -259,17 +260,17 @@ def test_tpu_create_and_delete_pass_their_options_on(cloud):
 def test_tpu_queued_create_waits_until_the_resource_is_active(cloud):
     done = _tpu(cloud, "create", "t", "--queued", "--gcloud=--network=n", "--poll=0")
     assert done.returncode == 0, done.stderr
-    asked, looked = _calls(cloud)
-    assert asked[2:6] == ["queued-resources", "create", "t", "--node-id=t"]
-    assert asked[-1] == "--network=n"
-    assert looked[2:5] == ["queued-resources", "describe", "t"]
+    created, described = _calls(cloud)
+    assert created[2:6] == ["queued-resources", "create", "t", "--node-id=t"]
+    assert created[-1] == "--network=n"
+    assert described[2:5] == ["queued-resources", "describe", "t"]
 
 
 def test_tpu_install_ships_the_checkout_and_runs_the_setup(cloud):
     assert _tpu(cloud, "create", "t").returncode == 0
     done = _tpu(cloud, "install", "t", "--setup=echo 'a  b' > ~/mounted")
     assert done.returncode == 0, done.stderr
-    assert (cloud / "home" / "rfrec" / "launch" / "tpu_vm.sh").exists()
+    assert (cloud / "home" / "rfrec" / "launch" / "hosts" / "tpu_vm.sh").exists()
     assert (cloud / "home" / "mounted").read_text() == "a  b\n"
     assert all("--worker=all" in call for call in _calls(cloud)[1:])
 
@@ -289,8 +290,8 @@ def test_tpu_run_keeps_the_words_of_the_command_and_adds_distributed(cloud):
     code = "import json, sys; open('words', 'w').write(json.dumps(sys.argv[1:]))"
     done = _tpu(cloud, "run", "t", "--", sys.executable, "-c", code, *words)
     assert done.returncode == 0, done.stderr
-    told = json.loads(_wait_for(cloud / "home" / "rfrec" / "words"))
-    assert told == [*words, "--distributed"]
+    words_received = json.loads(_wait_for(cloud / "home" / "rfrec" / "words"))
+    assert words_received == [*words, "--distributed"]
     assert _wait_for(cloud / "home" / "rfrec" / "run.exit").startswith("0 ")
 
 
@@ -302,10 +303,10 @@ def test_tpu_run_refuses_a_second_command(cloud):
     second = _tpu(cloud, "run", "t", *sleep)
     os.kill(int((cloud / "home" / "rfrec" / "run.pid").read_text()), signal.SIGKILL)
     assert second.returncode == 2
-    assert "a command runs on t already" in second.stderr
+    assert "a command is already running on t" in second.stderr
 
 
-def test_tpu_resume_outlives_lack_of_capacity_and_preemption(cloud):
+def test_tpu_resume_survives_lack_of_capacity_and_preemption(cloud):
     (cloud / "full").touch()
     script = cloud / "train"
     # The first start loses its machine; the second is the resumed run.
@@ -322,7 +323,7 @@ def test_tpu_resume_outlives_lack_of_capacity_and_preemption(cloud):
     assert verbs.count("create") == 3 and verbs.count("delete") == 1
 
 
-def test_tpu_resume_gives_the_status_of_a_command_that_fails(cloud):
+def test_tpu_resume_returns_the_status_of_a_command_that_fails(cloud):
     done = _tpu(cloud, "resume", "t", "--poll=0.1", "--", "bash", "-c", "exit 7")
     assert done.returncode == 7
     assert "the command failed with status 7" in done.stderr
@@ -333,14 +334,14 @@ def test_tpu_resume_gives_the_status_of_a_command_that_fails(cloud):
     ("args", "message"),
     [
         (["start", "t"], "not 'start'"),
-        (["create"], "create needs the name of a TPU VM"),
-        (["run", "t"], "run needs a command after --"),
+        (["create"], "create requires the name of a TPU VM"),
+        (["run", "t"], "run requires a command after --"),
         (["run", "t", "python"], "unknown option 'python'"),
         (["create", "t", "--", "x"], "create takes no command"),
         (["create", "t", "--zone="], "unknown option '--zone='"),
     ],
 )
-def test_tpu_says_what_is_wrong_in_one_line(cloud, args, message):
+def test_tpu_names_a_mistake_in_one_line(cloud, args, message):
     done = _tpu(cloud, *args)
     assert done.returncode == 2
     assert message in done.stderr and done.stderr.count("\n") == 1

@@ -5,11 +5,12 @@ set -euo pipefail
 
 usage() {
   cat <<'EOF'
-usage: launch/ml1m_stages.sh FOLDER [SEED ...]
+usage: launch/studies/ml1m_stages.sh FOLDER [SEED ...]
 
-Trains every stage of the README's collapse table, with 5 seeds unless some are named,
-and prints the table. RFREC_DATA must hold ml1m_catalog.text.npy. About 20 minutes on 2
-cores; an interrupted call goes on where it stopped.
+Trains every row of the table in results/collapse_ml1m.md, for seeds 0 to 4 or the given
+SEEDs, and prints the table. RFREC_DATA must contain ml1m_catalog.text.npy. Run it in the
+root of the checkout. It takes about 20 minutes on 2 cores; the same call continues an
+interrupted study.
 EOF
 }
 
@@ -19,7 +20,7 @@ case ${1:-} in
     exit
     ;;
   '' | -*)
-    echo "ml1m_stages.sh: give the folder of the runs; -h explains" >&2
+    echo "ml1m_stages.sh: expected an output folder (-h for help)" >&2
     exit 2
     ;;
 esac

@@ -5,21 +5,21 @@ set -euo pipefail
 
 usage() {
   cat <<'EOF'
-usage: launch/processes.sh P D command...
+usage: launch/hosts/processes.sh P D command...
 
-Runs P processes of a main on this machine, each with D virtual CPU devices, joined by
-jax.distributed over the loopback interface: a rehearsal of P hosts. The command gets
---coordinator_address, --num_processes and --process_id appended. Lines of output carry
-the number of their process. The first process that fails ends the others, and its exit
-status is returned. SIGINT, SIGTERM and SIGHUP reach every process as SIGTERM, a second
-one as SIGKILL.
+Runs P processes of a command on this machine, each with D virtual CPU devices, joined by
+jax.distributed over the loopback interface: a test of a run on P hosts. The script appends
+--coordinator_address, --num_processes and --process_id to the command, and prefixes each
+line of output with the number of its process. If a process fails, the others are stopped
+and its exit status is returned. SIGINT, SIGTERM and SIGHUP are forwarded to all processes
+as SIGTERM, a second signal as SIGKILL.
 
-  launch/processes.sh 2 4 python -m rfrec.launch.rqvae --config=configs/rqvae.py:smoke \
+  launch/hosts/processes.sh 2 4 python -m rfrec.launch.rqvae --config=configs/rqvae.py:smoke \
     --workdir=runs/two
 
 environment:
-  RFREC_PORT   port of the coordinator (a free one)
-  RFREC_GRACE  seconds between SIGTERM and SIGKILL when a process failed (10)
+  RFREC_PORT   port of the coordinator (default: a free port)
+  RFREC_GRACE  seconds from SIGTERM to SIGKILL after a process has failed (default: 10)
 EOF
 }
 
@@ -32,8 +32,8 @@ case ${1-} in
   -h | --help) usage && exit ;;
 esac
 (($# >= 3)) || fail "expected a number of processes, a number of devices and a command"
-[[ $1 =~ ^[1-9][0-9]*$ ]] || fail "the number of processes must be 1 or more, not '$1'"
-[[ $2 =~ ^[1-9][0-9]*$ ]] || fail "the number of devices must be 1 or more, not '$2'"
+[[ $1 =~ ^[1-9][0-9]*$ ]] || fail "the number of processes must be at least 1, not '$1'"
+[[ $2 =~ ^[1-9][0-9]*$ ]] || fail "the number of devices must be at least 1, not '$2'"
 processes=$1
 devices=$2
 shift 2
@@ -54,7 +54,7 @@ signal_all() {
   done
 }
 
-# A shell starts its background processes deaf to SIGINT, so SIGTERM stands for it.
+# Background processes of a shell ignore SIGINT, so SIGTERM is sent instead.
 next=TERM
 trap 'signal_all "$next"; next=KILL' INT TERM HUP
 
@@ -75,7 +75,7 @@ while ((${#pids[@]})); do
     if ((code && !status)); then
       status=$code
       printf 'processes.sh: process %d ended with status %d\n' "$i" "$code" >&2
-      # After a signal from outside all are on their way: let them write checkpoints.
+      # After an external signal all processes are stopping: let them write checkpoints.
       if [[ $next == TERM ]]; then
         signal_all TERM
         deadline=$((SECONDS + grace))

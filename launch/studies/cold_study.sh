@@ -5,25 +5,26 @@ set -euo pipefail
 
 usage() {
   cat <<'EOF'
-usage: launch/cold_study.sh DATA NAME OUT
+usage: launch/studies/cold_study.sh DATA NAME OUT
 
-Content codes against collaborative codes, for warm and for cold items. A tenth of the items
-of DATA/NAME.inter.json are withheld; GUME with the flow learns from the rest and generates
-the vectors of the withheld ones; for each of 3 seeds a tokenizer and a T5 are trained on
-text and image vectors alone (content) and with GUME's beside them (collab). Then, of the
-test items: lists from the whole catalogue, lists from the withheld items alone, and two
-stages and late fusion with GUME, LightGCN and SASRec beside them (seed 0). The table that it
-prints is OUT/summary.json, that of the fusion OUT/content_0/fused/report.json.
+Compares content codes with collaborative codes, for warm and for cold items. A tenth of
+the items of DATA/NAME.inter.json is withheld. GUME with the flow is trained on the rest,
+and the flow generates the vectors of the withheld items. For each of 3 seeds, a tokenizer
+and a T5 are trained on text and image vectors alone (content), and on text, image and GUME
+vectors (collab). The test items are then ranked in the whole catalogue and among the
+withheld items alone. For seed 0, two-stage ranking and late fusion are evaluated too, with
+GUME, LightGCN and SASRec as further rows. The printed table is OUT/summary.json; the table
+of the fusion is OUT/content_0/fused/report.json and OUT/collab_0/fused/report.json.
 
-  launch/cold_study.sh data/ml1m ml1m runs/cold
+  launch/studies/cold_study.sh data/ml1m ml1m runs/cold
 
 environment:
-  RFREC_GRAPH_ARGS      more arguments for GUME, such as "--config.train.epochs=5"
-  RFREC_LIGHTGCN_ARGS   for LightGCN
-  RFREC_SASREC_ARGS     for SASRec
-  RFREC_TOKENIZER_ARGS  for the tokenizers
-  RFREC_T5_ARGS         for the T5
-An interrupted call goes on where it stopped.
+  RFREC_GRAPH_ARGS      further arguments of GUME, such as "--config.train.epochs=5"
+  RFREC_LIGHTGCN_ARGS   further arguments of LightGCN
+  RFREC_SASREC_ARGS     further arguments of SASRec
+  RFREC_TOKENIZER_ARGS  further arguments of the tokenizers
+  RFREC_T5_ARGS         further arguments of the T5
+The same call continues an interrupted study.
 EOF
 }
 
@@ -35,20 +36,20 @@ fail() {
 case ${1-} in
   -h | --help) usage && exit ;;
 esac
-(($# == 3)) || fail "expected a folder of data, a name and a folder for the results"
+(($# == 3)) || fail "expected three arguments: data folder, data set name, output folder"
 [[ -f $1/$2.inter.json ]] || fail "$1/$2.inter.json does not exist"
 data=$(cd "$1" && pwd)
 name=$2
-mkdir -p "$3" || fail "$3 cannot be made"
+mkdir -p "$3" || fail "cannot create $3"
 out=$(cd "$3" && pwd)
 read -ra graph_args <<<"${RFREC_GRAPH_ARGS-}"
 read -ra lightgcn_args <<<"${RFREC_LIGHTGCN_ARGS-}"
 read -ra sasrec_args <<<"${RFREC_SASREC_ARGS-}"
 read -ra tokenizer_args <<<"${RFREC_TOKENIZER_ARGS-}"
 read -ra t5_args <<<"${RFREC_T5_ARGS-}"
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-# run MAIN FOLDER arguments...: runs a main with its own config, unless it has ended.
+# run MAIN FOLDER arguments...: runs a command, unless its report exists.
 run() {
   local main=$1 folder=$out/$2
   shift 2
@@ -100,18 +101,18 @@ python - "$out" <<'EOF'
 import json, pathlib, sys
 
 out, rows = pathlib.Path(sys.argv[1]), {}
-asked = {"all": ("test", "all"), "warm": ("test", "warm"), "cold": ("test", "cold"),
-         "cold among the withheld": ("cold", "cold")}
+targets = {"all": ("test", "all"), "warm": ("test", "warm"), "cold": ("test", "cold"),
+           "cold among the withheld": ("cold", "cold")}
 for kind in ("content", "collab"):
-    for told, (folder, group) in asked.items():
-        found = [
+    for target, (folder, group) in targets.items():
+        seeds = [
             json.loads((out / f"{kind}_{seed}/{folder}/report.json").read_text())
             ["lists"]["text"]["by_item"]["metrics"][group]
             for seed in range(3)
         ]
-        rows[f"{kind}, {told}"] = {
-            metric: [row[metric]["mean"] for row in found] for metric in ("hr@10", "ndcg@10")
-        } | {"users": found[0]["users"]}
+        rows[f"{kind}, {target}"] = {
+            metric: [row[metric]["mean"] for row in seeds] for metric in ("hr@10", "ndcg@10")
+        } | {"users": seeds[0]["users"]}
 (out / "summary.json").write_text(json.dumps(rows, indent=1) + "\n")
 print(f"{'codes, targets':36}{'users':>6}  HR@10 and NDCG@10 of seeds 0, 1, 2")
 for name, row in rows.items():

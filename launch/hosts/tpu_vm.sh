@@ -5,32 +5,32 @@ set -euo pipefail
 
 usage() {
   cat <<'EOF'
-usage: launch/tpu_vm.sh SUBCOMMAND NAME [option...] [-- command...]
+usage: launch/hosts/tpu_vm.sh SUBCOMMAND NAME [option...] [-- command...]
 
-  create   make the TPU VM
+  create   create the TPU VM
   install  copy this checkout to all workers and install rfrec[tpu] there
-  run      start a command on all workers, with --distributed appended; it goes on
-           after this program has ended
-  resume   see to it that a command ends well: start it if it does not run, make the
-           VM anew when it was preempted, install, and run the same command, which
-           resumes from its --workdir; returns the command's exit status
+  run      start a command on all workers, with --distributed appended; it keeps running
+           after this script has ended
+  resume   run a command until it succeeds: start it if it is not running; after a
+           preemption, recreate the VM, install, and run the same command, which resumes
+           from its --workdir; returns the exit status of the command
   logs     follow the output of a worker
   delete   delete the TPU VM
 
 options:
-  --zone=ZONE --project=PROJECT   (those of gcloud's configuration)
-  --type=TYPE        accelerator type (v5litepod-8)
-  --version=VERSION  runtime version (v2-alpha-tpuv5-lite)
-  --spot             a spot VM: cheap, and may be preempted
-  --queued           ask through a queued resource, and wait for it
-  --gcloud=FLAG      goes to gcloud's create as it is; may be given again
-  --setup=COMMAND    runs on all workers at the end of install, such as mounting a disk
-  --worker=N         for logs (0)
-  --poll=SECONDS     between two looks, for resume and --queued (60)
+  --zone=ZONE --project=PROJECT   (default: those of the gcloud configuration)
+  --type=TYPE        accelerator type (default: v5litepod-8)
+  --version=VERSION  runtime version (default: v2-alpha-tpuv5-lite)
+  --spot             use a spot VM, which is cheap but may be preempted
+  --queued           request a queued resource and wait for it
+  --gcloud=FLAG      extra flag of gcloud's create command; may be repeated
+  --setup=COMMAND    command for all workers at the end of install, such as mounting a disk
+  --worker=N         worker for logs (default: 0)
+  --poll=SECONDS     seconds between two checks of resume and --queued (default: 60)
 
 The workdir must outlive the VM and be shared by its workers: mount it in --setup.
 
-  launch/tpu_vm.sh resume my-tpu --zone=us-central1-a --spot \
+  launch/hosts/tpu_vm.sh resume my-tpu --zone=us-central1-a --spot \
     --setup='sudo mkdir -p /mnt/a && sudo mount -t nfs 10.0.0.2:/runs /mnt/a' -- \
     python -m rfrec.launch.rqvae --config=configs/rqvae.py --workdir=/mnt/a/run
 EOF
@@ -43,9 +43,9 @@ fail() {
   exit 2
 }
 
-# Shell text that workers run; it expands there and not here.
-# The state of a command: run.pid is its process group, run.exit its exit status and
-# identity, written at its end. A worker that was cut off has no run.exit.
+# Shell code that the workers run; it is expanded there, not here.
+# State of a command: run.pid is its process group; run.exit, written at its end, is its
+# exit status and identity. A worker that was cut off has no run.exit.
 # shellcheck disable=SC2016
 readonly REMOTE_STATE='cd ~/rfrec 2>/dev/null || { echo rfrec-state: idle; exit 0; }
 if [ -f run.pid ] && kill -0 "$(cat run.pid)" 2>/dev/null; then
@@ -63,7 +63,7 @@ echo $! > run.pid'
 readonly REMOTE_STOP='cd ~/rfrec 2>/dev/null || exit 0
 if [ -f run.pid ]; then kill -TERM -- "-$(cat run.pid)" 2>/dev/null || true; fi
 rm -f run.pid run.exit'
-# Images with an older Python get a newer one from uv.
+# On images whose Python is too old, uv installs a newer one.
 # shellcheck disable=SC2016
 readonly REMOTE_INSTALL='set -e
 mkdir -p ~/rfrec && cd ~/rfrec && tar -xzf ~/rfrec.tar.gz
@@ -118,9 +118,9 @@ delete() {
 
 install() {
   local archive root status=0
-  root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+  root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
   archive=$(mktemp "${TMPDIR:-/tmp}/rfrec.XXXXXX")
-  # The house without runs, data and build outputs.
+  # The checkout without runs, data and build outputs.
   tar -C "$root" --exclude=__pycache__ -czf "$archive" rfrec configs launch \
     third_party setup.py pyproject.toml README.md LICENSE &&
     vm scp "$archive" "$name:rfrec.tar.gz" --worker=all &&
@@ -132,7 +132,7 @@ install() {
 
 # Sets `line`, the command quoted for the workers' shell, and its identity `want`.
 prepare() {
-  (($#)) || fail "$subcommand needs a command after --"
+  (($#)) || fail "$subcommand requires a command after --"
   line=$(printf '%q ' "$@" --distributed)
   want=$(printf '%s' "$line" | cksum)
   want=${want%% *}
@@ -140,7 +140,7 @@ prepare() {
 
 start() { on_all "want=$want line=$(printf '%q' "$line"); $REMOTE_START"; }
 
-# Prints what the workers say together: idle, running, failed N or done.
+# Prints the combined state of the workers: idle, running, failed N or done.
 run_state() {
   local answer code=0
   answer=$(on_all "want=$want; $REMOTE_STATE") || return
@@ -164,7 +164,7 @@ run() {
   prepare "$@"
   local state
   state=$(run_state)
-  [[ $state != running ]] || fail "a command runs on $name already: see logs"
+  [[ $state != running ]] || fail "a command is already running on $name: see logs"
   start
 }
 
@@ -181,23 +181,23 @@ vm_state() {
   fi
 }
 
-# Makes the VM where there is none; a lack of capacity is a reason to wait.
+# Creates the VM if there is none; a lack of capacity is a reason to wait.
 renew() {
   local answer
   if ((queued)); then delete >/dev/null 2>&1 || true; fi
   if answer=$(create 2>&1); then return; fi
-  say "no TPU VM yet: $answer"
+  say "the TPU VM was not created: $answer"
   [[ $answer == *capacity* || $answer == *RESOURCE_EXHAUSTED* || $answer == *SUSPEND* ]]
 }
 
-# Takes one step toward a run that ended well. Returns 0 to look again, 1 after a
-# failure that may pass, 100 when the command is done, 101 when it failed by itself.
+# Takes one step toward a successful run. Returns 0 to check again, 1 after a failure that
+# may be temporary, 100 if the command is done, 101 if the command itself failed.
 step() {
   local state verdict
   state=$(vm_state) || return 1
   case $state in
     MISSING)
-      say "making $name"
+      say "creating $name"
       renew
       ;;
     PREEMPTED | TERMINATED | STOPPED | SUSPENDED)
@@ -230,7 +230,7 @@ resume() {
     case $code in
       0) errors=0 failed=0 ;;
       100) say "the command is done" && return ;;
-      # Workers of a VM that goes down may fail first: look twice before believing it.
+      # Workers of a VM that is going down may fail first: check a second time.
       101) failed=$((failed + 1)) ;;
       *) errors=$((errors + 1)) ;;
     esac
@@ -251,7 +251,7 @@ case ${1-} in
   *) fail "expected create, install, run, resume, logs or delete, not '${1-}'" ;;
 esac
 name=${2-}
-[[ -n $name && $name != -* ]] || fail "$subcommand needs the name of a TPU VM"
+[[ -n $name && $name != -* ]] || fail "$subcommand requires the name of a TPU VM"
 shift 2
 
 place=() extra=() queued=0 setup='' worker=0 poll=60
@@ -268,7 +268,7 @@ while (($#)); do
     --worker=?*) worker=${1#*=} ;;
     --poll=?*) poll=${1#*=} ;;
     --) shift && break ;;
-    *) fail "unknown option '$1'; the command stands after --" ;;
+    *) fail "unknown option '$1'; put the command after --" ;;
   esac
   shift
 done

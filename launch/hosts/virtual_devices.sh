@@ -5,12 +5,12 @@ set -euo pipefail
 
 usage() {
   cat <<'EOF'
-usage: launch/virtual_devices.sh N command...
+usage: launch/hosts/virtual_devices.sh N command...
 
-Runs a command with N virtual CPU devices: what works on them works on N GPUs. They
-share the cores of this machine, so they show results, not speed.
+Runs a command with N virtual CPU devices, to test that it works on N devices. They share
+the cores of this machine, so they do not show the speed of N devices.
 
-  launch/virtual_devices.sh 8 \
+  launch/hosts/virtual_devices.sh 8 \
     python -m rfrec.launch.rqvae --config=configs/rqvae.py:smoke --workdir=runs/eight
 EOF
 }
@@ -24,9 +24,9 @@ case ${1-} in
   -h | --help) usage && exit ;;
 esac
 (($# >= 2)) || fail "expected a number of devices and a command"
-[[ $1 =~ ^[1-9][0-9]*$ ]] || fail "the number of devices must be 1 or more, not '$1'"
+[[ $1 =~ ^[1-9][0-9]*$ ]] || fail "the number of devices must be at least 1, not '$1'"
 
-# XLA takes the last of two equal flags.
+# If a flag occurs twice, XLA uses the last.
 export XLA_FLAGS="${XLA_FLAGS:+$XLA_FLAGS }--xla_force_host_platform_device_count=$1"
 export JAX_PLATFORMS=cpu
 shift
