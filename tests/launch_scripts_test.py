@@ -169,7 +169,10 @@ def test_slurm_passes_coordinator_rank_and_gpus(tmp_path, visible, ids):
     ("variables", "message"),
     [
         ({"SLURM_PROCID": ""}, "SLURM_PROCID is not set"),
-        ({"CUDA_VISIBLE_DEVICES": "0,1,2"}, "3 GPUs cannot be divided evenly among 2 tasks"),
+        (
+            {"CUDA_VISIBLE_DEVICES": "0,1,2"},
+            "3 GPUs cannot be divided evenly among 2 tasks",
+        ),
         (
             {"CUDA_VISIBLE_DEVICES": "0,1", "SLURM_NTASKS": "3"},
             "3 tasks cannot be divided evenly over 2 nodes",
@@ -246,7 +249,9 @@ def _calls(cloud):
 
 def test_tpu_create_and_delete_pass_their_options_on(cloud):
     place = ["--zone=us-a", "--project=p q"]
-    created = _tpu(cloud, "create", "t", *place, "--type=v4-8", "--version=v2", "--spot")
+    created = _tpu(
+        cloud, "create", "t", *place, "--type=v4-8", "--version=v2", "--spot"
+    )
     assert created.returncode == 0, created.stderr
     assert _tpu(cloud, "delete", "t", *place).returncode == 0
     tpu_vm = ["compute", "tpus", "tpu-vm"]
