@@ -214,10 +214,20 @@ def override(options: _Options, **changes: Any) -> _Options:
 
 
 def meanings(options: Any) -> dict[str, str]:
-    """Returns the entries of `Attributes:` in a dataclass's docstring by field name."""
+    """Returns the entries of `Attributes:` in a dataclass's docstring by field name.
+
+    Entries of its base classes come first.
+    """
     kind = options if isinstance(options, type) else type(options)
-    text = inspect.cleandoc(kind.__doc__ or "")
-    _, _, body = text.partition("Attributes:\n")
+    entries: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        if dataclasses.is_dataclass(base):
+            entries |= _attributes(inspect.cleandoc(base.__doc__ or ""))
+    return entries
+
+
+def _attributes(docstring: str) -> dict[str, str]:
+    _, _, body = docstring.partition("Attributes:\n")
     entries: dict[str, str] = {}
     name = ""
     for line in body.splitlines():

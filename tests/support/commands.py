@@ -174,3 +174,42 @@ def run_whole_and_killed(
     assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
     main(config, killed)
     return whole, killed
+
+
+def check_command(
+    name: str,
+    folder: Path,
+    *more: str,
+    wrong: str,
+    variant: str = "smoke",
+    **overrides: Any,
+) -> None:
+    """Runs a main to its end, with a misspelt key, and with --help.
+
+    Args:
+      name: Name of the main.
+      folder: Folder for what it writes.
+      *more: Further arguments.
+      wrong: `key=value` of a key that does not exist.
+      variant: Variant of its config.
+      **overrides: Values of its config.
+    """
+
+    def run(*args: str) -> subprocess.CompletedProcess[str]:
+        env = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+        return subprocess.run(
+            args, cwd=ROOT, env=env, capture_output=True, text=True, check=False
+        )
+
+    refused = command(name, folder / "refused", *more, variant=variant)
+    result = run(*refused, f"--config.{wrong}")
+    key = wrong.partition("=")[0]
+    assert result.returncode == 2, result.stderr
+    assert f"--config.{key}" in result.stderr.strip().splitlines()[-1]
+    assert not (folder / "refused").exists()
+    helped = run(sys.executable, "-m", f"rfrec.launch.{name}", "--help")
+    assert "--config" in helped.stdout
+    smoke = command(name, folder / "run", *more, variant=variant, **overrides)
+    result = run(*smoke)
+    assert result.returncode == 0, result.stderr
+    assert (folder / "run" / "report.json").exists()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import strategies as st
 
 from rfrec.data import interactions, sequences, synthetic
-from rfrec.retrieval import packing
+from rfrec.retrieval.sasrec import packing
 
 
 def histories(num_users=80, seed=0):
@@ -16,16 +16,16 @@ def histories(num_users=80, seed=0):
 
 
 def unpacked(rows):
-    """Every window as (items, places, targets)."""
+    """Every window as (items, positions, targets)."""
     found = []
     for row in zip(*rows, strict=True):
-        items, places, numbers, targets = row
+        items, positions, numbers, targets = row
         for number in range(1, numbers.max() + 1):
             mine = numbers == number
             # A window is contiguous.
             assert np.ptp(np.flatnonzero(mine)) == mine.sum() - 1
             found.append(
-                tuple(tuple(x[mine].tolist()) for x in (items, places, targets))
+                tuple(tuple(x[mine].tolist()) for x in (items, positions, targets))
             )
     return found
 
@@ -68,8 +68,8 @@ def test_packed_rows_hold_every_window_as_it_was(seed, history):
     for start, length, _ in zip(*windows, strict=True):
         items = train.items[start : start + length]
         targets = train.items[start + 1 : start + length + 1]
-        places = range(length - 1, -1, -1)
-        wanted.append((tuple(items.tolist()), tuple(places), tuple(targets.tolist())))
+        positions = range(length - 1, -1, -1)
+        wanted.append((tuple(items.tolist()), tuple(positions), tuple(targets.tolist())))
     assert sorted(unpacked(rows)) == sorted(wanted)
 
 
@@ -79,14 +79,6 @@ def test_packing_wastes_little():
     rows = packing.pack(train.items, windows, 50, seed=0)
     assert (rows.histories == 0).mean() < 0.15
     assert 1 - windows.length.sum() / (len(windows.length) * 50) > 0.7
-
-
-def test_an_epoch_is_decided_by_seed_and_epoch_and_holds_every_row():
-    rows = packing.epoch_rows(37, 8, seed=1, epoch=2)
-    assert rows.shape == (5, 8)
-    assert set(rows.ravel().tolist()) == set(range(37))
-    np.testing.assert_array_equal(rows, packing.epoch_rows(37, 8, seed=1, epoch=2))
-    assert (rows != packing.epoch_rows(37, 8, seed=1, epoch=3)).any()
 
 
 def test_batches_by_length_hold_every_user_in_two_widths():

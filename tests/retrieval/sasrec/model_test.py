@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rfrec.retrieval import sasrec
+from rfrec.retrieval.sasrec import model as sasrec
 
 ARCH = sasrec.Architecture(num_items=30, history=8, width=12, hidden=20, heads=3)
 
@@ -27,16 +27,16 @@ def make(arch=ARCH, seed=0):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def encode(arch, params, items, places, histories, keys=None):
+def encode(arch, params, items, positions, histories, keys=None):
     model = sasrec.SASRec(arch)
-    return model.apply({"params": params}, items, places, histories, keys=keys)
+    return model.apply({"params": params}, items, positions, histories, keys=keys)
 
 
 def apply(params, items, arch=ARCH, keys=None):
     """Encodes histories, one a row, oldest first."""
     items = jnp.asarray(items)
-    places = jnp.broadcast_to(jnp.arange(items.shape[1])[::-1], items.shape)
-    return encode(arch, params, items, places, jnp.ones_like(items), keys)
+    positions = jnp.broadcast_to(jnp.arange(items.shape[1])[::-1], items.shape)
+    return encode(arch, params, items, positions, jnp.ones_like(items), keys)
 
 
 def numpy_sasrec(params, items, arch=ARCH):
@@ -100,9 +100,9 @@ def test_a_history_does_not_see_its_neighbours_or_the_padding():
     params = make()
     alone = apply(params, [[7, 8, 9]])[0]
     items = jnp.array([[1, 2, 7, 8, 9, 5, 23, 11]])
-    places = jnp.array([[1, 0, 2, 1, 0, 0, 4, 4]])
+    positions = jnp.array([[1, 0, 2, 1, 0, 0, 4, 4]])
     histories = jnp.array([[1, 1, 2, 2, 2, 3, 0, 0]])
-    row = encode(ARCH, params, items, places, histories)
+    row = encode(ARCH, params, items, positions, histories)
     np.testing.assert_allclose(row[0, 2:5], alone, rtol=1e-4, atol=1e-5)
     assert np.isfinite(row).all()
 

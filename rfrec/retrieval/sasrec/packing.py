@@ -1,9 +1,9 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Histories in, rows of a fixed length for a sequence model out.
+"""Packs histories into rows of a fixed length for a sequence model.
 
-A row holds several short histories one after the other, which keeps the padding at a
-few percent; the last slots that no history fits are padding.
+A row contains several short histories one after the other, which keeps the padding at
+a few percent; slots at the end that no history fits are padding.
 """
 
 from typing import NamedTuple
@@ -16,30 +16,30 @@ from rfrec.data.sequences import Windows
 
 
 class Rows(NamedTuple):
-    """Packed windows, as `rfrec.retrieval.sasrec.SASRec` takes them.
+    """Packed windows, the input of `rfrec.retrieval.sasrec.model.SASRec`.
 
     Attributes:
-      items: 0 at padding.
-      places: Of each item in its window, counted back from its last.
+      items: Item rows; 0 at padding.
+      positions: Position of each item, counted back from the last of its window.
       histories: Number of the window in its row, from 1; 0 is padding.
       targets: The item that follows; 0 at padding.
     """
 
     items: Int32[np.ndarray, "R L"]
-    places: Int32[np.ndarray, "R L"]
+    positions: Int32[np.ndarray, "R L"]
     histories: Int32[np.ndarray, "R L"]
     targets: Int32[np.ndarray, "R L"]
 
 
 def cut_histories(train: Interactions, history: int) -> Windows:
-    """Cuts the training histories so that every item but a first is a target once.
+    """Cuts the training histories so that every item except a first is a target once.
 
-    A history longer than `history` is cut from its end backwards. Each item of a
-    window has the next one as its target, the last one the item behind the window.
+    A history longer than `history` is cut from its end backwards. The target of each
+    item of a window is the next item; that of the last is the item after the window.
 
     Args:
       train: Histories without held-out items; those of one item give no window.
-      history: Most items of a window, at least 1.
+      history: Maximum number of items in a window, at least 1.
     """
     inputs = np.diff(train.indptr) - 1
     number = -(-np.maximum(inputs, 0) // history)
@@ -59,13 +59,16 @@ def pack(
     """Packs windows into rows, in a random order.
 
     The next window goes into the current row if it fits, else into a new one. Which
-    histories share a row matters only to the order of training.
+    histories share a row affects only the order of training.
 
     Args:
-      items: The flat items.
-      windows: At least one, none longer than `width`.
-      width: Of a row.
-      seed: Of the order.
+      items: The flat items that the windows refer to.
+      windows: At least one window, none longer than `width`.
+      width: Slots of a row.
+      seed: Seed of the order.
+
+    Returns:
+      As many rows as needed.
     """
     order = np.random.default_rng([seed, 3]).permutation(len(windows.start))
     start, length = windows.start[order], windows.length[order]
@@ -81,7 +84,7 @@ def pack(
 
     return Rows(
         items=spread(items[source]),
-        places=spread(length[window] - 1 - within),
+        positions=spread(length[window] - 1 - within),
         histories=spread(number[window]),
         targets=spread(items[source + 1]),
     )
@@ -100,24 +103,12 @@ def _next_fit(lengths: list[int], width: int) -> Int[np.ndarray, "3 P"]:
     return placed
 
 
-def epoch_rows(
-    num_rows: int, batch_size: int, *, seed: int, epoch: int
-) -> Int32[np.ndarray, "S B"]:
-    """Returns the rows of each batch of an epoch, shuffled by seed and epoch.
-
-    Every batch is full: the last one is filled up from the beginning of the order.
-    """
-    order = np.random.default_rng([seed, 2, epoch]).permutation(num_rows)
-    steps = -(-num_rows // batch_size)
-    return np.resize(order, (steps, batch_size)).astype(np.int32)
-
-
 class Batch(NamedTuple):
     """Users whose histories are encoded together.
 
     Attributes:
       width: Slots of each history.
-      users: The last batch is filled up with its last user.
+      users: Rows of the users; the last batch is padded with its last user.
     """
 
     width: int
@@ -130,9 +121,9 @@ def batches_by_length(
     """Splits users into full batches of short and of long histories.
 
     Args:
-      lengths: Of the histories, at most `history`.
-      batch_size: Of every batch.
-      history: Most items of a history.
+      lengths: Number of items of each history, at most `history`.
+      batch_size: Users of every batch.
+      history: Maximum number of items of a history.
 
     Returns:
       Batches whose width is a quarter of `history` or all of it, so that two programs

@@ -1,15 +1,15 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""SASRec: histories in, a vector that scores every item out.
+"""SASRec: encodes a history as a vector that scores every item.
 
 Kang & McAuley 2018, "Self-Attentive Sequential Recommendation": item and position
-embeddings, causal self-attention and point-wise feed-forward layers, each normed before
-and added after; items are scored by their own embedding. Trained with cross-entropy
-over the whole catalogue, without sampled negatives, it is a far better baseline than
-with the paper's binary loss (Klenitskiy & Vasilev 2023).
+embeddings, causal self-attention and point-wise feed-forward layers, pre-norm with
+residual connections; items are scored by their own embedding. Trained with
+cross-entropy over the whole catalogue, without sampled negatives, it is a far better
+baseline than with the paper's binary loss (Klenitskiy & Vasilev 2023).
 
-A row may hold several histories one after the other: attention stays within a history,
-and positions count from its end, as when histories are padded on the left.
+A row may contain several histories one after the other: attention stays within a
+history, and positions count from its end, as when histories are padded on the left.
 """
 
 import dataclasses
@@ -22,8 +22,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from rfrec.dropout import dropout
-
-_NEG = -1e9
+from rfrec.numerics import NEG
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,15 +30,17 @@ class Architecture:
     """Shape of a SASRec.
 
     Attributes:
-      num_items: Of the catalogue.
-      history: Most items of a history.
-      width: Of the embeddings and layers.
+      num_items: Items of the catalogue.
+      history: Maximum number of items of a history.
+      width: Width of the embeddings and layers.
       hidden: Width inside the feed-forward layers.
-      heads: Of the attention; they share the width.
+      heads: Attention heads, which share the width.
       layers: Pairs of attention and feed-forward layers.
-      dropout: Rate, after the embedding and each layer, and on attention weights.
-      epsilon: Of the norms.
-      dtype: Of the computation; parameters, norms, softmax and scores are float32.
+      dropout: Dropout rate, after the embedding and each layer, and on attention
+        weights.
+      epsilon: Added to the variance in layer norms.
+      dtype: Data type of the computation; parameters, norms, softmax and scores are
+        float32.
     """
 
     num_items: int
@@ -54,12 +55,12 @@ class Architecture:
 
 
 class SASRec(nn.Module):
-    """The network; a call gives a vector for each place, `scores` what it ranks."""
+    """The network: a call encodes positions as vectors, `scores` ranks the items."""
 
     arch: Architecture
 
     def setup(self):
-        """Makes embeddings and layers."""
+        """Creates embeddings and layers."""
         a = self.arch
         table = nn.initializers.normal(a.width**-0.5)
         self.items = self.param("items", table, (a.num_items, a.width))
@@ -70,7 +71,7 @@ class SASRec(nn.Module):
     def __call__(
         self,
         items: Int[Array, "B L"],
-        places: Int[Array, "B L"],
+        positions: Int[Array, "B L"],
         histories: Int[Array, "B L"],
         *,
         keys: Shaped[Array, " B"] | None = None,
@@ -79,19 +80,20 @@ class SASRec(nn.Module):
 
         Args:
           items: Oldest first; anything at padding.
-          places: Of each item, counted back from the last of its history, which is 0.
+          positions: Position of each item, counted back from the last of its history,
+            which is 0.
           histories: Number of the history in its row, from 1; 0 is padding.
           keys: A random key for each row; None for no dropout.
 
         Returns:
-          At each place what is to follow it, float32.
+          At each slot the vector that scores the next item, float32.
         """
         a = self.arch
-        there = (histories > 0)[:, :, None]
+        present = (histories > 0)[:, :, None]
         # Scaled as in the paper's code, so that positions do not drown the items.
-        x = self.items[items] * a.width**0.5 + self.positions[places]
+        x = self.items[items] * a.width**0.5 + self.positions[positions]
         x = dropout(x, a.dropout, keys=keys, site=0)
-        x = jnp.where(there, x, 0.0).astype(a.dtype)
+        x = jnp.where(present, x, 0.0).astype(a.dtype)
         same = histories[:, :, None] == histories[:, None, :]
         length = items.shape[1]
         causal = jnp.tril(jnp.ones((length, length), bool))[None]
@@ -132,8 +134,8 @@ class Block(nn.Module):
         """Transforms rows.
 
         Args:
-          x: Of each place.
-          mask: Which place (second) each place (first) sees.
+          x: Vector of each slot.
+          mask: Whether each slot (second axis) attends to each slot (third axis).
           keys: A random key for each row; None for no dropout.
         """
         a, site = self.arch, 1 + 4 * self.number
@@ -151,7 +153,7 @@ class Block(nn.Module):
             for name in ("query", "key", "value")
         )
         logits = jnp.einsum("bihd,bjhd->bhij", query, key) * query.shape[-1] ** -0.5
-        logits = jnp.where(mask[:, None], logits.astype(jnp.float32), _NEG)
+        logits = jnp.where(mask[:, None], logits.astype(jnp.float32), NEG)
         weights = dropout(jax.nn.softmax(logits), a.dropout, keys=keys, site=site)
         y = jnp.einsum("bhij,bjhd->bihd", weights.astype(a.dtype), value)
         y = dense(a.width, "output")(y.reshape(x.shape))

@@ -15,7 +15,8 @@ import pytest
 
 from rfrec.data import interactions, synthetic
 from rfrec.evaluation import metrics
-from rfrec.retrieval import sasrec, sasrec_training
+from rfrec.retrieval.sasrec import model as sasrec
+from rfrec.retrieval.sasrec import training as sasrec_training
 from rfrec.train import loop, optim, partition
 
 STEPS = 6
@@ -106,14 +107,14 @@ def test_eight_devices_give_the_same_numbers(reference, run_python, tmp_path):
 def alone(trainer, params, histories):
     """Vectors of histories, one a row, padded behind; and the item embeddings."""
     width = trainer.arch.history
-    items, places = np.zeros((2, len(histories), width), np.int32)
+    items, positions = np.zeros((2, len(histories), width), np.int32)
     for row, history in enumerate(histories):
         items[row, : len(history)] = history
-        places[row, : len(history)] = np.arange(len(history))[::-1]
+        positions[row, : len(history)] = np.arange(len(history))[::-1]
     lengths = np.array([len(history) for history in histories])
     there = (np.arange(width)[None] < lengths[:, None]).astype(np.int32)
     model = sasrec.SASRec(trainer.arch)
-    vectors = jax.jit(model.apply)({"params": params}, items, places, there)
+    vectors = jax.jit(model.apply)({"params": params}, items, positions, there)
     return np.asarray(vectors, np.float64), np.asarray(params["items"], np.float64)
 
 
