@@ -69,7 +69,9 @@ def test_packed_rows_hold_every_window_as_it_was(seed, history):
         items = train.items[start : start + length]
         targets = train.items[start + 1 : start + length + 1]
         positions = range(length - 1, -1, -1)
-        wanted.append((tuple(items.tolist()), tuple(positions), tuple(targets.tolist())))
+        wanted.append(
+            (tuple(items.tolist()), tuple(positions), tuple(targets.tolist()))
+        )
     assert sorted(unpacked(rows)) == sorted(wanted)
 
 
