@@ -56,7 +56,7 @@ class Encoder(NamedTuple):
       features: names of the features, side by side in this order.
       widths: of each feature.
       factors: what each feature is multiplied with.
-      sha256: of the vectors of all rows, as `rfrec.data.growth` reads them.
+      sha256: of the vectors of all rows, as `rfrec.data.new_rows` reads them.
     """
 
     name: str | None

@@ -3,7 +3,7 @@
 """Unique codes for items that come later.
 
 In go the codes of a catalogue and the latents and nearest codes of new items; out come
-codes of the new ones. No code that was given changes: `rfrec.codes.assign` may move
+codes of the new ones. No code that was given changes: `rfrec.codes.assignment` may move
 items to make room, this may not.
 """
 
@@ -15,11 +15,11 @@ from jaxtyping import Float, Int32
 from tqdm import tqdm
 
 from rfrec.codes import repair, table
-from rfrec.codes.places import FreePlaces
+from rfrec.codes.assignment import FreeCodes
 from rfrec.config import UserError
 
 
-def place(
+def assign_new(
     taken: Int32[np.ndarray, "N Q"],
     nearest: Int32[np.ndarray, "n Q"],
     latents: Float[np.ndarray, "n D"],
@@ -62,11 +62,11 @@ def place(
         # One level is searched as two, the first of a single code.
         vectors.insert(0, np.zeros_like(vectors[0][:1]))
         within, nearest = (np.insert(c, 0, 0, axis=1) for c in (within, nearest))
-    space = FreePlaces(within, vectors)
+    space = FreeCodes(within, vectors)
     placed = np.empty_like(nearest)
     rows = zip(nearest, latents, strict=True)
     for row, (codes, latent) in enumerate(
         tqdm(rows, total=len(nearest), unit="item", desc="codes", disable=None)
     ):
-        placed[row] = space.settle(codes, latent.astype(np.float64))
+        placed[row] = space.claim(codes, latent.astype(np.float64))
     return placed[:, -len(sizes) :]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, Int32
 
-from rfrec.codes import assign, distance, reassign, table
+from rfrec.codes import assignment, reassign, table
 from rfrec.config import UserError
 
 
@@ -50,7 +50,7 @@ def repair(
       codes: level l in 0..K_l-1.
       latents: what the codes stand for, finite.
       codebooks: the code vectors [K_l, D] of each level.
-      method: `assign`, the least-distance unique codes (see `assign.assign`);
+      method: `assign`, unique codes at the least distance (`assignment.assign_unique`);
         `reassign`, MQL4GRec's procedure, which leaves duplicates (`reassign.reassign`);
         `suffix`, one more level that counts the earlier items with the same tuple
         (TIGER, Rajput et al. 2023); `none`.
@@ -77,8 +77,8 @@ def repair(
         codes=after,
         sizes=sizes,
         moved=int(changed.sum()),
-        cost_before=distance.mean_cost(latents, before, vectors),
-        cost_after=distance.mean_cost(latents, after[:, :levels], vectors),
+        cost_before=assignment.mean_cost(latents, before, vectors),
+        cost_after=assignment.mean_cost(latents, after[:, :levels], vectors),
         duplicates_left=duplicates,
     )
 
@@ -96,7 +96,7 @@ def _apply(
                     f"give {math.prod(sizes)} tuples; use larger codebooks or one "
                     f"more level"
                 )
-            return assign.assign(codes, latents, codebooks), sizes
+            return assignment.assign_unique(codes, latents, codebooks), sizes
         case "reassign":
             of = functools.partial(_last_distances, codes, latents, codebooks)
             return reassign.reassign_with(codes, sizes[-2:], of), sizes
@@ -143,12 +143,12 @@ def _last_distances(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Computes distances at the last two levels along the items' own residuals."""
     last = len(codebooks) - 1
-    rest = distance.residuals(latents[rows], codes[rows], codebooks, last)
-    below = distance.squared_distances(rest, codebooks[last])
+    rest = assignment.residuals(latents[rows], codes[rows], codebooks, last)
+    below = assignment.squared_distances(rest, codebooks[last])
     if not last:
         return np.zeros((len(rows), 1)), below
     rest += codebooks[last - 1][codes[rows, last - 1]]
-    return distance.squared_distances(rest, codebooks[last - 1]), below
+    return assignment.squared_distances(rest, codebooks[last - 1]), below
 
 
 def _earlier_equals(codes: np.ndarray, sizes: tuple[int, ...]) -> np.ndarray:

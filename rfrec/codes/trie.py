@@ -12,14 +12,15 @@ codes counted from 0 at each level).
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int, Int32
+from jaxtyping import Bool, Int, Int32, Int64, Integer
 
-from rfrec.codes import table, trie_sort
+from rfrec.codes import table
 from rfrec.config import UserError
 
 _MAX_INT32 = np.iinfo(np.int32).max
@@ -108,7 +109,7 @@ def build(
 ) -> Trie:
     """Indexes a code table.
 
-    One sort of packed integers (see `trie_sort.sort`), then one pass over each level.
+    One sort of packed integers (see `sort_prefixes`), then one pass over each level.
 
     Args:
       codes: level l in 0..sizes[l]-1; rows may be equal.
@@ -135,7 +136,7 @@ def build(
     num_items = last + 1 if num_items is None else num_items
     if last >= num_items:
         raise UserError(f"item {last} is not in a catalogue of {num_items} items")
-    pointers, values, order = trie_sort.sort(codes, sizes)
+    pointers, values, order = sort_prefixes(codes, sizes)
     rows = order if items is None else items[order]
     return from_levels(sizes, pointers, [*values, rows.astype(np.int32)], num_items)
 
@@ -166,21 +167,6 @@ def leaf_bounds(trie: Trie, ends: Int[np.ndarray, "_"]) -> list[Int[np.ndarray, 
     for indptr in reversed(trie.indptr):
         bounds.append(bounds[-1][indptr])
     return bounds[::-1]
-
-
-def codes_of(
-    trie: Trie,
-) -> tuple[Int32[np.ndarray, "n Q"], Int32[np.ndarray, "n"]]:
-    """Lists the table that the trie indexes.
-
-    Returns:
-      Code tuples in lexicographic order and the item of each; equal tuples by item.
-    """
-    bounds = leaf_bounds(trie, trie.leaf_indptr)
-    codes = np.empty((len(trie.leaf_items), len(trie.sizes)), np.int32)
-    for level, below in enumerate(bounds[1:]):
-        codes[:, level] = np.repeat(trie.codes[level], np.diff(below))
-    return codes, trie.leaf_items.copy()
 
 
 def leaf_of(trie: Trie) -> Int32[np.ndarray, "N"]:
@@ -327,7 +313,7 @@ def item_counts(
                 f"a mask of {len(keep)} items is given for a catalogue of"
                 f" {trie.num_items}; mark each item once"
             )
-        ends = trie_sort.running(keep[trie.leaf_items])[ends]
+        ends = exclusive_sum(keep[trie.leaf_items])[ends]
     counts = []
     for below, length in zip(
         leaf_bounds(trie, ends)[1:], _capacities(trie)[1:], strict=True
@@ -351,3 +337,127 @@ def alive(trie: Trie, keep: Bool[np.ndarray, "_"]) -> tuple[Bool[np.ndarray, "_"
       UserError: if `keep` has another length than the catalogue.
     """
     return tuple(count > 0 for count in item_counts(trie, keep))
+
+
+class Prefixes(NamedTuple):
+    """Distinct prefixes of a sorted table, and the table's order.
+
+    Attributes:
+      pointers: for depth d in 0..Q, where the children of each prefix of d codes begin
+        among the prefixes of d + 1 codes (for d = Q: among the rows), and their end.
+      values: for each level, the last code of each prefix.
+      order: the rows in lexicographic order of their codes, then by row.
+    """
+
+    pointers: list[Int32[np.ndarray, "_"]]
+    values: list[Int32[np.ndarray, "_"]]
+    order: Int64[np.ndarray, "N"]
+
+
+def sort_prefixes(codes: Int[np.ndarray, "N Q"], sizes: tuple[int, ...]) -> Prefixes:
+    """Sorts code tuples and finds their prefixes.
+
+    The bits of as many levels as fit are packed into one word beside the row number,
+    and words are sorted from the last to the first: a radix sort whose digits are
+    words, so that 4 levels of 256 codes take one pass at 10^7 rows and 8 levels two.
+    Sorting plain integers is several times faster than `argsort`, and the row numbers
+    make it stable.
+
+    Args:
+      codes: level l in 0..sizes[l]-1 (not checked here), at least one row.
+      sizes: codes per level, each below 2^31.
+
+    Returns:
+      Prefixes and order.
+    """
+    groups = _word_levels(sizes, len(codes))
+    words, order = _sorted_words([_pack(codes, sizes, group) for group in groups])
+    return Prefixes(*_levels(words, sizes, groups), order)
+
+
+def _bits(size: int) -> int:
+    return (size - 1).bit_length()
+
+
+def _word_levels(sizes: tuple[int, ...], rows: int) -> list[range]:
+    """Groups levels so that their codes and a row number fit into 63 bits."""
+    free = 63 - _bits(rows)
+    stops, used = [0], 0
+    for level, size in enumerate(sizes):
+        if used + _bits(size) > free:
+            stops.append(level)
+            used = 0
+        used += _bits(size)
+    return [range(*pair) for pair in itertools.pairwise([*stops, len(sizes)])]
+
+
+def _pack(
+    codes: Int[np.ndarray, "N Q"], sizes: tuple[int, ...], levels: range
+) -> Int64[np.ndarray, "N"]:
+    """Concatenates the bits of some levels, the first on top."""
+    word = codes[:, levels[0]].astype(np.int64)
+    for level in levels[1:]:
+        word <<= _bits(sizes[level])
+        word |= codes[:, level]
+    return word
+
+
+def _sorted_words(
+    words: list[Int64[np.ndarray, "N"]],
+) -> tuple[list[Int64[np.ndarray, "N"]], Int64[np.ndarray, "N"]]:
+    """Returns words in the order of the first, then the next, and the row of each.
+
+    The words are overwritten: at this size a fresh array costs as much as the sort.
+    """
+    rows = np.arange(len(words[0]))
+    bits = _bits(len(rows))
+    done, order = [], rows
+    for word in reversed(words):
+        keys = word if order is rows else word[order]
+        keys <<= bits
+        keys |= rows
+        keys.sort()
+        place = keys & ((1 << bits) - 1)
+        keys >>= bits
+        done = [keys, *(later[place] for later in done)]
+        order = place if order is rows else order[place]
+    return done, order
+
+
+def _levels(
+    words: list[Int64[np.ndarray, "N"]], sizes: tuple[int, ...], groups: list[range]
+) -> tuple[list[Int32[np.ndarray, "_"]], list[Int32[np.ndarray, "_"]]]:
+    """Finds where each prefix begins: row pointers of depth 0 to Q, codes per level."""
+    rows = len(words[0])
+    opens = np.zeros(rows, bool)
+    opens[0] = True
+    pointers, values = [], []
+    for word, levels in zip(words, groups, strict=True):
+        differs = word[1:] ^ word[:-1]
+        shift = sum(_bits(sizes[level]) for level in levels)
+        for level in levels:
+            shift -= _bits(sizes[level])
+            parents = opens.copy()
+            opens[1:] |= differs >= (1 << shift)
+            codes = word[opens]
+            codes >>= shift
+            codes &= (1 << _bits(sizes[level])) - 1
+            pointers.append(_row_pointers(np.flatnonzero(parents[opens]), len(codes)))
+            values.append(codes.astype(np.int32))
+    return [*pointers, _row_pointers(np.flatnonzero(opens), rows)], values
+
+
+def _row_pointers(starts: Int[np.ndarray, "_"], stop: int) -> Int32[np.ndarray, "_"]:
+    """Makes row pointers of the first places of all rows."""
+    pointers = np.empty(len(starts) + 1, np.int32)
+    pointers[:-1], pointers[-1] = starts, stop
+    return pointers
+
+
+def exclusive_sum(
+    counts: Integer[np.ndarray, "n"] | Bool[np.ndarray, "n"],
+) -> Int32[np.ndarray, "_"]:
+    """Sums everything before each place: row pointers, where counts are row lengths."""
+    sums = np.zeros(len(counts) + 1, np.int32)
+    np.cumsum(counts, dtype=np.int32, out=sums[1:])
+    return sums

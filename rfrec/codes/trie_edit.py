@@ -10,8 +10,8 @@ new items are placed by bisection, and every level is copied once.
 import numpy as np
 from jaxtyping import Bool, Int, Int32, Int64
 
-from rfrec.codes import table, trie_sort
-from rfrec.codes.trie import Trie, check_items, from_levels
+from rfrec.codes import table
+from rfrec.codes.trie import Trie, check_items, exclusive_sum, from_levels
 from rfrec.config import UserError
 
 
@@ -96,7 +96,7 @@ def add(trie: Trie, codes: Int[np.ndarray, "n Q"], items: Int[np.ndarray, "_"]) 
         opens = first & ~known
         children = np.insert(np.diff(indptr), new_parents, 0)
         np.add.at(children, number[opens], 1)
-        pointers.append(trie_sort.running(children))
+        pointers.append(exclusive_sum(children))
         new_parents = place[opens]
         values.append(np.insert(old, new_parents, column[opens]))
         number = place + np.cumsum(opens) - ~known
@@ -134,7 +134,7 @@ def remove(trie: Trie, items: Int[np.ndarray, "_"]) -> Trie:
         children = np.diff(indptr)
         children[parents] -= lost
         dead = parents[children[parents] == 0]
-        pointers.append(trie_sort.running(np.delete(children, dead)))
+        pointers.append(exclusive_sum(np.delete(children, dead)))
     return from_levels(trie.sizes, pointers[::-1], values[::-1], trie.num_items)
 
 

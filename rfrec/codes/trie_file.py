@@ -14,8 +14,7 @@ import numpy as np
 from jaxtyping import Int, Integer, Shaped
 
 from rfrec import files
-from rfrec.codes import trie_sort
-from rfrec.codes.trie import Trie, from_levels
+from rfrec.codes.trie import Trie, exclusive_sum, from_levels
 from rfrec.config import UserError
 
 _FORMAT = "rfrec trie 1"
@@ -72,7 +71,7 @@ def load(path: str | os.PathLike[str]) -> Trie:
         total = int(children.sum(dtype=np.int64))
         if len(children) != nodes or children.min() < 1 or total != len(value):
             raise _damaged(path, f"children_{depth}")
-        indptr = trie_sort.running(children)
+        indptr = exclusive_sum(children)
         rises = np.zeros(len(value), bool)
         rises[1:] = value[1:] > value[:-1]
         rises[indptr[:-1]] = True

@@ -9,7 +9,6 @@ Row i of every file is item i. A data set lies in the folder that is given or in
 folder directly below it.
 """
 
-import csv
 import glob
 from collections.abc import Callable
 from pathlib import Path
@@ -19,22 +18,7 @@ from rfrec.config import UserError
 from rfrec.data.features import multi_hot, read_features
 from rfrec.data.interactions import Interactions, read_inter_json, read_inter_tsv
 from rfrec.data.join import Feature
-
-
-class ItemTable(NamedTuple):
-    """What `NAME.items.tsv` tells: titles (None without such a column), labels.
-
-    Attributes:
-      path: the file.
-      num_items: number of rows.
-      titles: column `title`.
-      labels: columns whose cells are lists separated by `|`.
-    """
-
-    path: Path
-    num_items: int
-    titles: tuple[str, ...] | None
-    labels: dict[str, tuple[tuple[str, ...], ...]]
+from rfrec.data.tables import ItemTable, read_item_table
 
 
 class DataSet(NamedTuple):
@@ -201,56 +185,6 @@ def check_counts(data: DataSet, num_items: int, origin: str) -> list[str]:
     if logged < num_items:
         return [f"{data.log}: ends at item {logged - 1} of {num_items}"]
     return []
-
-
-def read_item_table(path: Path) -> ItemTable:
-    """Reads a tab-separated table without quoting; the first column is the row.
-
-    Args:
-      path: UTF-8 file with a header line.
-
-    Returns:
-      Titles and label lists.
-
-    Raises:
-      UserError: no header, a line of another length, or rows out of order.
-    """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            header, *lines = csv.reader(
-                file, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True
-            )
-    except (ValueError, csv.Error) as error:
-        raise UserError(
-            f"{path}: expected UTF-8, tab separated, with a header line ({error})"
-        ) from error
-    for row, fields in enumerate(lines):
-        if len(fields) != len(header):
-            raise UserError(
-                f"{path}: line {row + 2} has {len(fields)} fields, the header has"
-                f" {len(header)}; the file may be truncated, copy it again"
-            )
-        if fields[0] != str(row):
-            raise UserError(
-                f"{path}: line {row + 2} starts with {fields[0]!r}, expected {row}:"
-                f" column {header[0]!r} must number the rows from 0"
-            )
-    columns = dict(zip(header, zip(*lines, strict=True), strict=False))
-    return ItemTable(
-        path=path,
-        num_items=len(lines),
-        titles=columns.get("title"),
-        labels={
-            column: tuple(_labels(cell) for cell in cells)
-            for column, cells in columns.items()
-            if column != "title" and any("|" in cell for cell in cells)
-        },
-    )
-
-
-def _labels(cell: str) -> tuple[str, ...]:
-    """Splits a list of labels; an empty cell has none."""
-    return tuple(cell.split("|")) if cell else ()
 
 
 def _read_mmrec(path: Path, num_items: int | None) -> Interactions:

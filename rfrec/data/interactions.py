@@ -17,7 +17,7 @@ from jaxtyping import Int, Int32, Int64, Num, Shaped
 
 from rfrec import files
 from rfrec.config import UserError
-from rfrec.data.columns import read_columns
+from rfrec.data.tables import read_columns
 
 
 @dataclass(frozen=True, eq=False)

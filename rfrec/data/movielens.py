@@ -17,10 +17,10 @@ from typing import NamedTuple
 import numpy as np
 
 from rfrec.config import UserError
-from rfrec.data.columns import read_columns
 from rfrec.data.features import multi_hot, tfidf_svd
 from rfrec.data.interactions import Interactions, from_log
 from rfrec.data.join import Feature
+from rfrec.data.tables import read_columns
 
 FEATURES = ("genres", "text")
 

@@ -17,10 +17,10 @@ from jaxtyping import Bool, Int, Int32, Int64
 
 from rfrec.config import UserError
 from rfrec.data import interactions, pair_checks, sources
-from rfrec.data.columns import read_columns
 from rfrec.data.features import fingerprint
 from rfrec.data.interactions import Interactions
 from rfrec.data.join import Feature
+from rfrec.data.tables import read_columns
 
 SPLITS = ("label", "leave_one_out", "time", "random")
 PARTS = ("train", "valid", "test")

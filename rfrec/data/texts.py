@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from rfrec.config import UserError
-from rfrec.data.items import Cell, Table
+from rfrec.data.tables import Cell, Table
 
 _KEY = "config.text.pieces"
 

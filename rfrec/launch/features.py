@@ -23,8 +23,8 @@ from ml_collections import ConfigDict
 
 from rfrec import files
 from rfrec.config import UserError, as_json
-from rfrec.data import features, items
-from rfrec.data.items import Table
+from rfrec.data import features, tables
+from rfrec.data.tables import Table
 from rfrec.encoders import image as features_image
 from rfrec.encoders import text as features_text
 from rfrec.encoders.sentence import unit_length
@@ -64,7 +64,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
         for kind, each in encoded.items()
     }
     if copied:
-        items.write_tsv(listed, table)
+        tables.write_tsv(listed, table)
     report = {
         "main": "features",
         "name": name,

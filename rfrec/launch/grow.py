@@ -247,7 +247,7 @@ def add(
     nearest, latents = new_items.tokenize(tokenizer, vectors.values, limits)
     pairs = zip(tokenizer.codebooks, limits, strict=True)
     books = [book[:size] for book, size in pairs]
-    placed = growth.place(start.codes, nearest, latents, books)
+    placed = growth.assign_new(start.codes, nearest, latents, books)
     free = int((placed == nearest).all(axis=1).sum())
     logging.info(
         "%d new items: %d have their nearest codes, %d the nearest that were free",

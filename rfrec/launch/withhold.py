@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from rfrec import config as cfg
 from rfrec import files
 from rfrec.config import UserError, as_json
-from rfrec.data import sources, withhold
+from rfrec.data import cold_items, sources
 from rfrec.data.interactions import Interactions, write_inter_json
 from rfrec.launch import cli
 from rfrec.pipelines import item_lists, run_folder
@@ -39,7 +39,7 @@ def main(config: ConfigDict, workdir: Path) -> None:
         raise UserError(f"--workdir={workdir} is the folder of the data: use another")
     inter = data.read_log(data.log, sources.known_items(data))
     marks = choose(config, inter)
-    left = withhold.withhold(inter, marks)
+    left = cold_items.withhold(inter, marks)
     run_folder.open_workdir(workdir, config)
     for path in sorted(data.log.parent.glob(f"{data.name}.*")):
         if path != data.log and path.is_file():
@@ -75,7 +75,7 @@ def choose(config: ConfigDict, inter: Interactions) -> Bool[np.ndarray, " N"]:
       UserError: The file of items cannot be read or names an unknown one.
     """
     if config.withheld is None:
-        return withhold.draw(inter, config.share, config.seed)
+        return cold_items.draw(inter, config.share, config.seed)
     names = {str(row): row for row in range(inter.num_items)}
     marks = np.zeros(inter.num_items, bool)
     marks[item_lists.read(config.withheld, names, "config.withheld")] = True

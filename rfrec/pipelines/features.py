@@ -12,8 +12,8 @@ from ml_collections import ConfigDict
 
 from rfrec import config as cfg
 from rfrec.config import UserError
-from rfrec.data import items, texts
-from rfrec.data.items import Table
+from rfrec.data import tables, texts
+from rfrec.data.tables import Table
 from rfrec.encoders import folder as folders
 from rfrec.encoders import sentence, torch_image, torch_models, torch_text
 from rfrec.encoders.folder import Folder
@@ -119,7 +119,7 @@ def check(config: ConfigDict) -> None:
 def read_table(config: ConfigDict) -> Table:
     """Reads the items."""
     path = Path(config.table.path).expanduser()
-    return items.read(path, id_column=config.table.id)
+    return tables.read(path, id_column=config.table.id)
 
 
 def name(config: ConfigDict) -> str:

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from rfrec.codes.catalogue import Encoder, Manifest
 from rfrec.config import UserError
-from rfrec.data import folders, growth, join, sources
+from rfrec.data import folders, join, new_rows, sources
 from rfrec.data.features import check_features
 from rfrec.pipelines import tokenizer
 
@@ -81,9 +81,9 @@ def read(
     known = before.items if before else report["codes"]["data_sets"][name]["items"]
     found = sources.open_set(data.source, config.data.path or data.path, name)
     chosen = tuple(before.encoder.features if before else data.features)
-    features = growth.open_features(found, chosen, known)
+    features = new_rows.open_features(found, chosen, known)
     if config.data.path is None:
-        features = growth.first_rows(features, known)
+        features = new_rows.first_rows(features, known)
     widths = tuple(f.values.shape[1] for f in features)
     wanted = sum(before.encoder.widths) if before else report.get("width", sum(widths))
     if sum(widths) != wanted or (before and widths != before.encoder.widths):
@@ -94,7 +94,7 @@ def read(
         )
     if before:
         factors = before.encoder.factors
-        first, whole = growth.sums(features, known)
+        first, whole = new_rows.fingerprints(features, known)
         if first != before.encoder.sha256:
             raise UserError(
                 f"{features[0].origin}: its first {known} rows are not those that the"
@@ -103,8 +103,8 @@ def read(
             )
     else:
         factors = _trained_factors(run_config, report, name, features, run)
-        whole = growth.sums(features, known)[1]
-    values, warnings = growth.new_rows(features, known, factors)
+        whole = new_rows.fingerprints(features, known)[1]
+    values, warnings = new_rows.join_new_rows(features, known, factors)
     encoder = Encoder(told, tuple(f.name for f in features), widths, factors, whole)
     return Vectors(known, values, encoder, tuple(warnings))
 
@@ -150,7 +150,7 @@ def _trained_factors(
         if other != name:
             found = sources.open_set(data.source, data.path, other)
             opened = folders.choose_features(found, tuple(data.features))
-        cut = growth.first_rows(opened, told["items"])
+        cut = new_rows.first_rows(opened, told["items"])
         checked = [check_features(f.values, f.origin) for f in cut]
         if other == name:
             pairs = zip(cut, checked, strict=True)

@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from rfrec.config import UserError
-from rfrec.data import items, pairs, sources
+from rfrec.data import pairs, sources, tables
 from rfrec.pipelines import coded_histories
 
 # Items of a history that are shown, the latest.
@@ -161,7 +161,7 @@ def open_shelf(
     if path is None:
         told = "No titles: there is no one NAME.items.tsv beside the data."
         return Shelf({}, (), lambda row: None, config.pixels), [told]
-    table = items.read(path)
+    table = tables.read(path)
     # Titles of other items are worse than none.
     if len(table.ids) != count:
         raise UserError(
@@ -184,7 +184,7 @@ def open_shelf(
 
 
 def _pictures(
-    config: ConfigDict, table: items.Table
+    config: ConfigDict, table: tables.Table
 ) -> Callable[[int], Path | None] | None:
     folder = Path(config.folder).expanduser() if config.folder else table.path.parent
     if not folder.is_dir():
@@ -199,7 +199,7 @@ def _pictures(
     return lambda row: stems.get(str(row))
 
 
-def _as_text(cell: items.Cell) -> str:
+def _as_text(cell: tables.Cell) -> str:
     return cell if isinstance(cell, str) else ", ".join(cell)
 
 

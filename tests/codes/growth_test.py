@@ -59,7 +59,7 @@ def brute_force(taken, nearest, latents, books):
 def test_each_item_gets_the_nearest_free_place_in_order(case):
     taken, nearest, latents, books = case
     before = taken.copy()
-    placed = growth.place(taken, nearest, latents, books)
+    placed = growth.assign_new(taken, nearest, latents, books)
     np.testing.assert_array_equal(placed, brute_force(taken, nearest, latents, books))
     np.testing.assert_array_equal(taken, before)
     every = np.concatenate([taken, placed])
@@ -73,7 +73,7 @@ def test_nearest_codes_that_are_free_are_kept():
     # Their latents lie elsewhere: it is not the distance that decides.
     latents = rng.standard_normal((2, 4)).astype("f4")
     taken = np.asarray([[0, 0], [0, 0], [1, 1]], np.int32)
-    placed = growth.place(taken, nearest, latents, books)
+    placed = growth.assign_new(taken, nearest, latents, books)
     np.testing.assert_array_equal(placed, nearest)
 
 
@@ -81,10 +81,12 @@ def test_codes_beyond_the_codebooks_take_no_place():
     taken = np.asarray([[0, 5], [7, 0], [0, 0]], np.int32)
     books = [np.zeros((1, 2), "f4"), np.eye(2, dtype="f4")]
     nearest, latents = np.zeros((1, 2), np.int32), np.zeros((1, 2), "f4")
-    placed = growth.place(taken, nearest, latents, books)
+    placed = growth.assign_new(taken, nearest, latents, books)
     np.testing.assert_array_equal(placed, [[0, 1]])
     with pytest.raises(UserError, match="full: 2 new items, 1 free places") as error:
-        growth.place(taken, np.repeat(nearest, 2, 0), np.repeat(latents, 2, 0), books)
+        growth.assign_new(
+            taken, np.repeat(nearest, 2, 0), np.repeat(latents, 2, 0), books
+        )
     assert "\n" not in str(error.value)
 
 
@@ -93,4 +95,4 @@ def test_a_latent_that_is_not_finite_is_refused():
     latents = np.asarray([[0, 0], [0, np.nan]], "f4")
     codes = np.zeros((2, 2), np.int32)
     with pytest.raises(UserError, match="latents: row 1 is not finite"):
-        growth.place(codes[:1], codes, latents, books)
+        growth.assign_new(codes[:1], codes, latents, books)

@@ -184,8 +184,8 @@ def test_costs_are_mean_squared_distances():
 def test_one_block_or_many_give_the_same(monkeypatch):
     codes, latents, books = random_case(4, 200, (6, 6, 20), (6, 4, 6))
     whole = repair.repair(codes, latents, books)
-    monkeypatch.setattr(repair.assign, "_BLOCK", 64)
-    monkeypatch.setattr(repair.distance, "_CHUNK", 7)
+    monkeypatch.setattr(repair.assignment, "_BLOCK", 64)
+    monkeypatch.setattr(repair.assignment, "_CHUNK", 7)
     parts = repair.repair(codes, latents, books)
     np.testing.assert_array_equal(whole.codes, parts.codes)
     np.testing.assert_allclose(whole.cost_after, parts.cost_after)

@@ -67,6 +67,15 @@ def as_tree(built):
     return tree
 
 
+def codes_of(built):
+    """Lists the table that a trie indexes: code tuples in order, and their items."""
+    bounds = trie.leaf_bounds(built, built.leaf_indptr)
+    codes = np.empty((len(built.leaf_items), len(built.sizes)), np.int32)
+    for level, below in enumerate(bounds[1:]):
+        codes[:, level] = np.repeat(built.codes[level], np.diff(below))
+    return codes, built.leaf_items
+
+
 def assert_same(one, other):
     assert (one.sizes, one.num_items) == (other.sizes, other.num_items)
     pairs = zip(
@@ -99,7 +108,7 @@ def test_trie_holds_exactly_the_prefixes(catalogue):
 def test_codes_of_lists_the_table_and_leaf_of_inverts_it(catalogue):
     codes, sizes, items = catalogue
     built = trie.build(codes, sizes, items, num_items=3 * len(items))
-    rows, owners = trie.codes_of(built)
+    rows, owners = codes_of(built)
     expected = sorted(zip(codes.tolist(), items.tolist(), strict=True))
     assert list(zip(rows.tolist(), owners.tolist(), strict=True)) == expected
     leaves, found = trie.leaf_of(built), trie_edit.find(built, codes)
@@ -134,7 +143,7 @@ def test_large_tables_equal_numpy():
     codes = np.random.default_rng(0).integers(0, 3, (5000, 8), np.int32) * 100
     codes[:, 7] += np.arange(5000) % 2
     built = trie.build(codes, (256,) * 8)
-    rows, items = trie.codes_of(built)
+    rows, items = codes_of(built)
     order = np.lexsort(codes.T[::-1])
     np.testing.assert_array_equal(items, order)
     np.testing.assert_array_equal(rows, codes[order])

@@ -207,7 +207,7 @@ def test_damaged_log_is_found_with_the_items(shop):
     ("old", "new", "message"),
     [
         ("3\ts3\t", "3\t", "line 5 has 3 fields, the header has 4"),
-        ("3\ts3\t", "4\ts3\t", "line 5 starts with '4', expected 3: column 'row'"),
+        ("3\ts3\t", "4\ts3\t", "line 5 starts with '4', expected 3; column 'row'"),
     ],
 )
 def test_damaged_table_names_the_line(shop, old, new, message):
@@ -217,10 +217,13 @@ def test_damaged_table_names_the_line(shop, old, new, message):
         load(shop, "text")
 
 
-@pytest.mark.parametrize("raw", [b"", b"row\ttitle\n0\t\xff\n"])
-def test_table_that_is_no_text_is_refused(shop, raw):
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [(b"", "is empty"), (b"row\ttitle\n0\t\xff\n", "line 2 is not UTF-8")],
+)
+def test_table_that_is_no_text_is_refused(shop, raw, message):
     (shop / "tea.items.tsv").write_bytes(raw)
-    with pytest.raises(UserError, match=r"items\.tsv: expected UTF-8, tab separated"):
+    with pytest.raises(UserError, match=rf"items\.tsv: {message}"):
         load(shop, "text")
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from rfrec.config import UserError
 from rfrec.data import texts
-from rfrec.data.items import Table
+from rfrec.data.tables import Table
 
 TABLE = Table(
     Path("t.tsv"),

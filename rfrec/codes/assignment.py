@@ -1,20 +1,106 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Free places of the code space, searched by distance.
+"""Unique codes at the least distance, and the free codes that are left.
 
-In go the codes in use and the codebooks; then, item by item, a latent goes in and the
-nearest free tuple comes out, which from then on is taken.
+`assign_unique` takes codes with collisions, the latents that they stand for and the
+codebooks, and returns codes without collisions. Only items that share their prefix (all
+codes but the last) with a collision can change. Items that find no free last code move
+to the nearest free tuple under a shorter prefix, which `FreeCodes` searches.
+
+Latents and codebooks are float32, all arithmetic is float64 on the host: rounding then
+does not separate equal optima, and costs over many items add up.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int32
+from jaxtyping import Bool, Float, Float64, Int, Int32, Int64
+from scipy.optimize import linear_sum_assignment
 
+from rfrec.codes import table
+
+# Entries of one block of distances: 64 MiB of float64.
+_BLOCK = 2**23
+_CHUNK = 65_536
+
+Codebooks = Sequence[Float64[np.ndarray, "_ D"]]
 Prefix = tuple[int, ...]
 
 
-class FreePlaces:
+def assign_unique(
+    codes: Int32[np.ndarray, "N Q"],
+    latents: Float[np.ndarray, "N D"],
+    codebooks: Codebooks,
+) -> Int32[np.ndarray, "N Q"]:
+    """Makes all tuples distinct.
+
+    The last codes within a prefix solve a linear assignment of all its items with cost
+    ||r - c||^2, r the residual before the last level. A prefix with more items than
+    last codes keeps those the assignment picks; the others move in the order of their
+    rows, each to the free place with the least ||z - sum of code vectors||^2 that
+    changes as few of the later levels as possible. Equal costs go to the lowest codes;
+    between equal assignments the choice is SciPy's, the same in every run.
+
+    Args:
+      codes: level l in 0..K_l-1; the product of all K_l is at least N.
+      latents: finite.
+      codebooks: one per level.
+
+    Returns:
+      The new codes.
+    """
+    codes = codes.copy()
+    groups = table.colliding_prefixes(codes, codes.shape[1] - 1)
+    overflow = [
+        _assign_block(codes, latents, codebooks, block)
+        for block in _blocks(groups, len(codebooks[-1]))
+    ]
+    homeless = np.sort(np.concatenate([np.empty(0, np.int64), *overflow]))
+    if homeless.size:
+        space = FreeCodes(codes, codebooks)
+        for row in homeless:
+            codes[row] = space.claim_nearest(
+                codes[row], latents[row].astype(np.float64)
+            )
+    return codes
+
+
+def _blocks(
+    groups: list[Int64[np.ndarray, "_"]], size: int
+) -> Iterator[list[Int64[np.ndarray, "_"]]]:
+    """Cuts the groups into runs whose distances fill about one block."""
+    block, entries = [], 0
+    for rows in groups:
+        block.append(rows)
+        entries += len(rows) * size
+        if entries >= _BLOCK:
+            yield block
+            block, entries = [], 0
+    if block:
+        yield block
+
+
+def _assign_block(
+    codes: Int32[np.ndarray, "N Q"],
+    latents: Float[np.ndarray, "N D"],
+    codebooks: Codebooks,
+    groups: list[Int64[np.ndarray, "_"]],
+) -> Int64[np.ndarray, "_"]:
+    """Writes the best last codes of each group; returns the items left without one."""
+    items = np.concatenate(groups)
+    rest = residuals(latents[items], codes[items], codebooks, len(codebooks) - 1)
+    costs = squared_distances(rest, codebooks[-1])
+    left, start = [], 0
+    for rows in groups:
+        stay, last = linear_sum_assignment(costs[start : start + len(rows)])
+        codes[rows[stay], -1] = last
+        if len(stay) < len(rows):
+            left.append(np.delete(rows, stay))
+        start += len(rows)
+    return np.concatenate([np.empty(0, np.int64), *left])
+
+
+class FreeCodes:
     """The free tuples of a table of at least two levels.
 
     A prefix of all but the last two codes has a grid of taken places, made when it is
@@ -50,13 +136,13 @@ class FreePlaces:
         # Last codes taken since, by what comes before them.
         self._taken: dict[Prefix, list[int]] = {}
 
-    def settle(
+    def claim(
         self, codes: Int32[np.ndarray, "Q"], latent: Float64[np.ndarray, "D"]
     ) -> Prefix:
         """Takes an item's own place or, where that is taken, the nearest free one.
 
         The nearest is looked for below all codes but the last; where all of these
-        places are taken, as `take` does.
+        places are taken, as `claim_nearest` does.
 
         Args:
           codes: the item's own tuple.
@@ -75,7 +161,7 @@ class FreePlaces:
         used[self._columns[-1, below]] = True
         used[self._taken.get(prefix, [])] = True
         if used.all():
-            return self.take(codes, latent)
+            return self.claim_nearest(codes, latent)
         if used[last]:
             rest = latent.copy()
             for level, code in enumerate(prefix):
@@ -92,7 +178,7 @@ class FreePlaces:
             self._grids[place[:-2]][place[-2:]] = True
         return place
 
-    def take(
+    def claim_nearest(
         self, codes: Int32[np.ndarray, "Q"], latent: Float64[np.ndarray, "D"]
     ) -> Prefix:
         """Takes the nearest free place that keeps as many first codes as possible.
@@ -186,3 +272,41 @@ class FreePlaces:
             column = self._columns[level, start:stop]
             start, stop = start + np.searchsorted(column, [code, code + 1])
         return slice(int(start), int(stop))
+
+
+def residuals(
+    latents: Float[np.ndarray, "n D"],
+    codes: Int[np.ndarray, "n Q"],
+    codebooks: Codebooks,
+    levels: int,
+) -> Float64[np.ndarray, "n D"]:
+    """Subtracts the code vectors of the first `levels` levels from the latents."""
+    rest = latents.astype(np.float64)
+    for level in range(levels):
+        rest -= codebooks[level][codes[:, level]]
+    return rest
+
+
+def squared_distances(
+    points: Float64[np.ndarray, "n D"], codebook: Float64[np.ndarray, "K D"]
+) -> Float64[np.ndarray, "n K"]:
+    """Computes ||p||^2 - 2 p.c + ||c||^2 for all pairs."""
+    cross = points @ codebook.T
+    cross *= -2.0
+    cross += (codebook**2).sum(1)
+    cross += (points**2).sum(1)[:, None]
+    return cross
+
+
+def mean_cost(
+    latents: Float[np.ndarray, "N D"],
+    codes: Int[np.ndarray, "N Q"],
+    codebooks: Codebooks,
+) -> float:
+    """Averages ||z - sum of code vectors||^2 over the items."""
+    total = 0.0
+    for start in range(0, len(latents), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        rest = residuals(latents[part], codes[part], codebooks, len(codebooks))
+        total += float(np.einsum("nd,nd->", rest, rest))
+    return total / len(latents)

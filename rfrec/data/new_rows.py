@@ -50,7 +50,7 @@ def first_rows(features: Sequence[Feature], rows: int) -> list[Feature]:
     return [feature._replace(values=feature.values[:rows]) for feature in features]
 
 
-def sums(features: Sequence[Feature], known: int) -> tuple[str, str]:
+def fingerprints(features: Sequence[Feature], known: int) -> tuple[str, str]:
     """Hashes the known rows, and all of them, in one pass.
 
     Args:
@@ -80,7 +80,7 @@ def sums(features: Sequence[Feature], known: int) -> tuple[str, str]:
     return parts.hexdigest(), wholes.hexdigest()
 
 
-def new_rows(
+def join_new_rows(
     features: Sequence[Feature], known: int, factors: Sequence[float]
 ) -> tuple[Float32[np.ndarray, "n D"], list[str]]:
     """Puts the new rows side by side, scaled as the known ones were.

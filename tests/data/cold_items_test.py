@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rfrec.config import UserError
-from rfrec.data import interactions, withhold
+from rfrec.data import cold_items, interactions
 from rfrec.data.interactions import Interactions
 
 
@@ -22,8 +22,8 @@ def histories(num_users=40, num_items=30, seed=0):
 
 def test_withheld_items_stay_only_where_they_are_the_last():
     inter = histories()
-    marks = withhold.draw(inter, 0.3, seed=1)
-    left = withhold.withhold(inter, marks)
+    marks = cold_items.draw(inter, 0.3, seed=1)
+    left = cold_items.withhold(inter, marks)
     expected = {}
     for user, name in enumerate(inter.user_ids):
         *before, last = inter.history(user).tolist()
@@ -41,17 +41,17 @@ def test_withheld_items_stay_only_where_they_are_the_last():
 def test_a_draw_is_of_used_items_and_goes_by_its_seed():
     inter = histories()
     used = np.unique(inter.items)
-    marks = withhold.draw(inter, 0.25, seed=3)
+    marks = cold_items.draw(inter, 0.25, seed=3)
     assert marks.sum() == round(0.25 * len(used)) and set(np.flatnonzero(marks)) < set(
         used
     )
-    np.testing.assert_array_equal(marks, withhold.draw(inter, 0.25, seed=3))
-    assert (marks != withhold.draw(inter, 0.25, seed=4)).any()
-    assert withhold.draw(inter, 1e-9, seed=0).sum() == 1
-    assert withhold.draw(inter, 1 - 1e-9, seed=0).sum() == len(used) - 1
+    np.testing.assert_array_equal(marks, cold_items.draw(inter, 0.25, seed=3))
+    assert (marks != cold_items.draw(inter, 0.25, seed=4)).any()
+    assert cold_items.draw(inter, 1e-9, seed=0).sum() == 1
+    assert cold_items.draw(inter, 1 - 1e-9, seed=0).sum() == len(used) - 1
 
 
 def test_withholding_too_much_is_refused():
     inter = histories()
     with pytest.raises(UserError, match="no user has 3 items left: withhold fewer"):
-        withhold.withhold(inter, np.ones(inter.num_items, bool))
+        cold_items.withhold(inter, np.ones(inter.num_items, bool))

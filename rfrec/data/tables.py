@@ -1,16 +1,24 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of raw items: TSV or JSON lines in; columns of cells out, row = item, or TSV.
+"""Tables of items and columns of delimited text.
 
-TSV is UTF-8 with a header and no quoting, lists in a cell separated by `|`, as in
-`NAME.items.tsv`. JSON lines hold an object a line; its values are texts, numbers, null
-or lists of these.
+Three kinds of files are read here:
+
+- `read`: A table of raw items, TSV or JSON lines, as columns of cells; row = item. TSV
+  is UTF-8 with a header and no quoting, and separates the labels in a cell by `|`. JSON
+  lines hold one object a line, whose values are texts, numbers, null or lists of these.
+- `read_item_table`: `NAME.items.tsv` of a data set; its first column numbers the rows.
+- `read_columns`: Columns of one type of a large file, as a NumPy array.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Shaped
 
 from rfrec import files
 from rfrec.config import UserError
@@ -53,6 +61,22 @@ class Table(NamedTuple):
         return self.columns[name]
 
 
+class ItemTable(NamedTuple):
+    """What `NAME.items.tsv` tells: titles (None without such a column), labels.
+
+    Attributes:
+      path: the file.
+      num_items: number of rows.
+      titles: column `title`.
+      labels: columns whose cells are lists separated by `|`.
+    """
+
+    path: Path
+    num_items: int
+    titles: tuple[str, ...] | None
+    labels: dict[str, tuple[tuple[str, ...], ...]]
+
+
 def read(path: str | Path, *, id_column: str | None = None) -> Table:
     """Reads all items.
 
@@ -90,6 +114,89 @@ def read(path: str | Path, *, id_column: str | None = None) -> Table:
     cells = table.column(id_column, "config.table.id")
     first = 2 if path.suffix in TSV else 1
     return table._replace(ids=_names(path, id_column, cells, first))
+
+
+def read_item_table(path: Path) -> ItemTable:
+    """Reads a tab-separated table without quoting; the first column is the row.
+
+    Args:
+      path: UTF-8 file with a header line.
+
+    Returns:
+      Titles and label lists.
+
+    Raises:
+      UserError: no header, a line of another length, or rows out of order.
+    """
+    header, rows = _tsv_rows(path, _lines(path))
+    for row, fields in enumerate(rows):
+        if fields[0] != str(row):
+            raise UserError(
+                f"{path}: line {row + 2} starts with {fields[0]!r}, expected {row};"
+                f" column {header[0]!r} must number the rows from 0"
+            )
+    columns = dict(zip(header, zip(*rows, strict=True), strict=False))
+    return ItemTable(
+        path=path,
+        num_items=len(rows),
+        titles=columns.get("title"),
+        labels={
+            column: tuple(_labels(cell) for cell in cells)
+            for column, cells in columns.items()
+            if column != "title" and any("|" in cell for cell in cells)
+        },
+    )
+
+
+def _labels(cell: str) -> tuple[str, ...]:
+    """Splits a list of labels; an empty cell has none."""
+    return tuple(cell.split("|")) if cell else ()
+
+
+def read_columns(
+    path: Path, columns: Sequence[int], kind: type, *, delimiter: str, header: bool
+) -> Shaped[np.ndarray, "E C"]:
+    """Reads some columns of a file of equal-typed, unquoted fields.
+
+    NumPy parses in C, so that a row never becomes Python objects.
+
+    Args:
+      path: UTF-8 text, a row on each line, no comments.
+      columns: positions to keep, from 0.
+      kind: `int` (int64), `float` (float64) or `str`.
+      delimiter: one character; a double one counts as an empty field between.
+      header: whether the first line holds names.
+
+    Returns:
+      One column for each of `columns`.
+
+    Raises:
+      UserError: the file is missing, has no rows, or a line lacks a field or holds
+        one of another type.
+    """
+    dtype = {int: np.int64, float: np.float64, str: np.str_}[kind]
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "loadtxt: input contained no data")
+            table = np.loadtxt(
+                path,
+                dtype,
+                comments=None,
+                delimiter=delimiter,
+                skiprows=int(header),
+                usecols=tuple(columns),
+                ndmin=2,
+                encoding="utf-8",
+            )
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; check data.path and names") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, OverflowError) as error:
+        raise _bad_line(path, columns, kind, delimiter, header, error) from error
+    if not table.size:
+        raise UserError(f"{path}: holds no rows; the file may be truncated")
+    return table
 
 
 def write_tsv(path: Path, table: Table) -> None:
@@ -137,20 +244,27 @@ def _lines(path: Path) -> list[str]:
     return lines if lines[-1] else lines[:-1]
 
 
-def _read_tsv(path: Path, lines: Sequence[str]) -> dict[str, tuple[Cell, ...]]:
+def _tsv_rows(path: Path, lines: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Splits lines into the header and rows of as many fields."""
     if not lines:
-        raise UserError(f"{path}: holds no items")
+        raise UserError(f"{path}: is empty; the first line must name the columns")
     header = lines[0].split("\t")
-    twice = {name for name in header if header.count(name) > 1}
-    if twice:
-        raise UserError(f"{path}: column {min(twice)!r} is there twice; rename one")
     rows = [line.split("\t") for line in lines[1:]]
     for number, row in enumerate(rows, 2):
         if len(row) != len(header):
             raise UserError(
                 f"{path}: line {number} has {len(row)} fields, the header has"
-                f" {len(header)}; texts must hold no tab and no line break"
+                f" {len(header)}; the file may be truncated, or a text may contain a"
+                " tab or a line break"
             )
+    return header, rows
+
+
+def _read_tsv(path: Path, lines: Sequence[str]) -> dict[str, tuple[Cell, ...]]:
+    header, rows = _tsv_rows(path, lines)
+    repeated = {name for name in header if header.count(name) > 1}
+    if repeated:
+        raise UserError(f"{path}: column {min(repeated)!r} occurs twice; rename one")
     cells = zip(*rows, strict=True) if rows else ([] for _ in header)
     return {
         name: tuple(tuple(c.split("|")) if "|" in c else c for c in column)
@@ -236,3 +350,33 @@ def _names(
             " numbers the rows, sort the file by it"
         )
     return tuple(lines)
+
+
+def _bad_line(
+    path: Path,
+    columns: Sequence[int],
+    kind: Callable,
+    delimiter: str,
+    header: bool,
+    error: Exception,
+) -> UserError:
+    """Finds the first line that cannot be read; slow, for the error path only."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            fields = line.rstrip("\r\n").split(delimiter)
+            if (header and number == 1) or fields == [""]:
+                continue
+            if len(fields) <= max(columns):
+                return UserError(
+                    f"{path}: line {number} has too few fields ({line.strip()!r});"
+                    " the file may be truncated, copy it again"
+                )
+            for column in columns:
+                try:
+                    kind(fields[column])
+                except ValueError:
+                    return UserError(
+                        f"{path}: line {number}: {fields[column]!r} is not"
+                        f" {'an integer' if kind is int else 'a number'}"
+                    )
+    return UserError(f"{path}: cannot be read ({error})")

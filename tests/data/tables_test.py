@@ -5,7 +5,7 @@
 import pytest
 
 from rfrec.config import UserError
-from rfrec.data import folders, items
+from rfrec.data import folders, tables
 
 
 def write(folder, name, *lines):
@@ -16,7 +16,7 @@ def write(folder, name, *lines):
 
 def test_a_table_keeps_quotes_and_splits_lists(tmp_path):
     path = write(tmp_path, "t.tsv", "id\ttitle\tkinds", 'x\t"A" b\tp|q', "y\t\t")
-    table = items.read(path, id_column="id")
+    table = tables.read(path, id_column="id")
     assert table.ids == ("x", "y")
     assert table.columns == {
         "id": ("x", "y"),
@@ -28,7 +28,7 @@ def test_a_table_keeps_quotes_and_splits_lists(tmp_path):
 def test_only_a_newline_ends_a_line(tmp_path):
     path = tmp_path / "t.tsv"
     path.write_bytes("\ufefftitle\tbrand\r\na\u2028b\x0bc\td\r\n".encode())
-    assert items.read(path).columns == {"title": ("a\u2028b\x0bc",), "brand": ("d",)}
+    assert tables.read(path).columns == {"title": ("a\u2028b\x0bc",), "brand": ("d",)}
 
 
 def test_json_lines_hold_texts_numbers_null_and_lists(tmp_path):
@@ -38,7 +38,7 @@ def test_json_lines_hold_texts_numbers_null_and_lists(tmp_path):
         '{"title": "a|b", "price": 3.5, "kinds": [["p", "q"], "r", null]}',
         '{"title": null, "price": NaN, "image": "x.png"}',
     )
-    table = items.read(path)
+    table = tables.read(path)
     assert table.ids == ("0", "1")
     assert table.columns == {
         "title": ("a|b", ""),
@@ -52,11 +52,11 @@ def test_json_lines_hold_texts_numbers_null_and_lists(tmp_path):
     ("name", "lines", "message"),
     [
         ("t.csv", ["title"], "told by the name's end"),
-        ("t.tsv", [], "holds no items"),
+        ("t.tsv", [], "is empty"),
         ("t.tsv", ["title\tbrand"], "holds no items"),
         ("t.tsv", ["title\tbrand", "a\tb", "c"], "line 3 has 1 fields, the header"),
         ("t.tsv", ["title\tbrand", "a\tb\tc"], "line 2 has 3 fields, the header"),
-        ("t.tsv", ["title\ttitle", "a\tb"], "column 'title' is there twice"),
+        ("t.tsv", ["title\ttitle", "a\tb"], "column 'title' occurs twice"),
         ("t.jsonl", [], "holds no items"),
         ("t.jsonl", ['{"a": 1}', '{"a": }'], "line 2 is not JSON .* character 7"),
         ("t.jsonl", ['{"a": 1}', "", '{"a": 1}'], "line 2 is not JSON"),
@@ -72,7 +72,7 @@ def test_json_lines_hold_texts_numbers_null_and_lists(tmp_path):
 def test_a_damaged_table_is_one_line(tmp_path, name, lines, message):
     path = write(tmp_path, name, *lines)
     with pytest.raises(UserError, match=message) as error:
-        items.read(path)
+        tables.read(path)
     assert str(error.value).startswith(str(path))
     assert "\n" not in str(error.value)
 
@@ -81,15 +81,15 @@ def test_a_line_that_is_not_utf_8_is_named(tmp_path):
     path = tmp_path / "t.tsv"
     path.write_bytes(b"title\na\n\xff\n")
     with pytest.raises(UserError, match="line 3 is not UTF-8"):
-        items.read(path)
+        tables.read(path)
 
 
 def test_a_missing_file_and_a_missing_column(tmp_path):
     with pytest.raises(UserError, match="no such file"):
-        items.read(tmp_path / "t.tsv")
+        tables.read(tmp_path / "t.tsv")
     path = write(tmp_path, "t.tsv", "title\tbrand", "a\tb")
     with pytest.raises(UserError, match=r"no column 'id', .*it has: title, brand"):
-        items.read(path, id_column="id")
+        tables.read(path, id_column="id")
 
 
 @pytest.mark.parametrize(
@@ -105,12 +105,12 @@ def test_names_of_items_are_checked(tmp_path, cells, message):
     rows = (f"{cell}\tt" for cell in cells)
     path = write(tmp_path, "t.tsv", "id\ttitle", *rows)
     with pytest.raises(UserError, match=message):
-        items.read(path, id_column="id")
+        tables.read(path, id_column="id")
 
 
 def test_names_that_are_other_numbers_pass(tmp_path):
     path = write(tmp_path, "t.tsv", "id\ttitle", "3\ta", "1\tb")
-    assert items.read(path, id_column="id").ids == ("3", "1")
+    assert tables.read(path, id_column="id").ids == ("3", "1")
 
 
 def test_what_is_written_is_read_again(tmp_path):
@@ -121,14 +121,14 @@ def test_what_is_written_is_read_again(tmp_path):
         '{"row": "y", "title": "\\"e\\"", "kinds": []}',
     )
     out = tmp_path / "shop.items.tsv"
-    items.write_tsv(out, items.read(path))
+    tables.write_tsv(out, tables.read(path))
     found = folders.open_folder(tmp_path, "shop").table
     assert found.num_items == 2
     assert found.titles == ("a b c /d", '"e"')
     assert found.labels == {"kinds": (("p/1", "q"), ())}
-    again = items.read(out)
+    again = tables.read(out)
     assert again.columns["row_"] == ("0", "1")
     assert again.columns["row"] == ("x", "y")
     # A table whose first column numbers the rows stays as it is.
-    items.write_tsv(tmp_path / "copy.tsv", again)
+    tables.write_tsv(tmp_path / "copy.tsv", again)
     assert (tmp_path / "copy.tsv").read_bytes() == out.read_bytes()
