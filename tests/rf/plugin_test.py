@@ -16,7 +16,7 @@ from rfrec.config import UserError
 from rfrec.rf import generator, reflow
 from rfrec.rf.plugin import RFEmbeddingGenerator
 
-README = pathlib.Path(__file__).parents[2] / "README.md"
+PAGE = pathlib.Path(__file__).parents[2] / "docs" / "api.md"
 # The table of the constructor, "RF Module usage".
 DOCUMENTED = {
     "hidden_dim": 256,
@@ -274,12 +274,12 @@ def test_a_student_takes_the_place_of_its_teacher():
     assert rf.generate(conditions, n_steps=1).shape == target.shape
 
 
-def test_the_example_of_the_readme_runs_and_ranks():
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
-    found = [block for block in blocks if "RFEmbeddingGenerator" in block]
-    assert len(found) == 1, "the README shows the plug-in in one block of code"
+def test_the_example_of_the_api_page_runs_and_ranks():
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    blocks = [block for block in blocks if "RFEmbeddingGenerator" in block]
+    assert len(blocks) == 1, "the page shows the plug-in in one block of code"
     names = {}
-    exec(compile(found[0], "README.md", "exec"), names)  # Our own file.
+    exec(compile(blocks[0], "api.md", "exec"), names)  # Our own file.
     scores, likes = names["scores"], names["likes"]
     assert np.mean(scores[likes > 0]) > np.mean(scores[likes == 0]) + 0.3
-    assert names["told"]["rf_loss"] > 0
+    assert names["losses"]["rf_loss"] > 0
