@@ -30,8 +30,8 @@ HEAD = re.compile(r"^\|[^|]*\| configs/(\w+)\.py \|")
 KEY = re.compile(r"config\.((?:[a-z]\w*\.)*[a-z]\w*)")
 COMMAND = re.compile(r"-m rfrec\.launch\.(\w+)((?: +(?!&&)\S+)*)")
 FLAG = re.compile(r"--(no)?([a-z]\w*)(?:[= ]|$)")
-SHARED_FLAGS = "workdir page profile distributed num_processes process_id".split()
-SHARED_FLAGS += ["coordinator_address", "config"]
+SHARED_FLAGS = ["config", "coordinator_address", "distributed", "num_processes"]
+SHARED_FLAGS += ["page", "process_id", "profile", "workdir"]
 
 
 def blocks(page: Path, language: str) -> list[re.Match[str]]:
