@@ -10,12 +10,14 @@ see a ConfigDict.
 """
 
 import dataclasses
+import difflib
 import inspect
 import json
+import numbers
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -53,11 +55,22 @@ def choose_variant(variant: str, variants: Mapping[str, Callable[[ConfigDict], N
       UserError: There is no such variant.
     """
     if variant not in variants:
-        known = ", ".join(name for name in variants if name)
-        raise UserError(
-            f"config variant {variant!r} does not exist: use one of {known}"
-        )
+        raise UserError(unknown("config variant", variant, filter(None, variants)))
     return variants[variant]
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """Returns the message on a name that does not exist, with the closest one.
+
+    Args:
+      what: What the name stands for, as in `option`.
+      name: The unknown name.
+      known: Names that exist.
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{what} {name!r} does not exist: {hint}use one of {', '.join(names)}"
 
 
 class Rule(NamedTuple):
@@ -153,9 +166,9 @@ def section(options: Any) -> ConfigDict:
         if dataclasses.is_dataclass(kind):
             made[name] = section(value)
         elif _is_union(kind):
-            made[name] = optional(_plain_type(kind), value)
+            made[name] = optional(_plain_type(kind), _convert(kind, value))
         else:
-            made[name] = value
+            made[name] = _convert(kind, value)
     return made
 
 
@@ -181,35 +194,42 @@ def rules(options: Any, prefix: str = "") -> dict[str, Rule]:
     return found
 
 
-def parse(options: type[_Options], section: ConfigDict) -> _Options:
-    """Turns a checked config section into the dataclass; missing keys keep defaults."""
+def parse(options: type[_Options] | _Options, section: ConfigDict) -> _Options:
+    """Turns a checked config section into an instance of its options dataclass.
+
+    Args:
+      options: Dataclass, or an instance of it. Keys that the section lacks, as the
+        config of an older version may, keep the values of the instance.
+      section: Config section; keys that are not options are ignored.
+    """
+    instance: Any = options() if isinstance(options, type) else options
     values = {}
-    for name, kind, _ in _fields(options):
-        if name not in section:
-            continue
-        value = section[name]
-        values[name] = parse(kind, value) if dataclasses.is_dataclass(kind) else value
-    return options(**values)
+    for name, kind, default in _fields(instance):
+        if name in section:
+            is_section = dataclasses.is_dataclass(kind)
+            value = section[name]
+            values[name] = parse(default, value) if is_section else value
+    return dataclasses.replace(instance, **values)
 
 
 def override(options: _Options, **changes: Any) -> _Options:
     """Returns options with some values replaced, by the plain names of their fields.
 
+    Integers are accepted for floats and lists for tuples.
+
     Args:
-      options: Instance; its fields may be dataclasses, whose fields are found too.
-      **changes: New values. A name that occurs in several sections must be given as
-        `section={"name": value}`.
+      options: Instance of an options dataclass, possibly with nested dataclasses, whose
+        fields are found too.
+      **changes: New values. A nested dataclass takes a mapping or an instance. A name
+        that occurs in several sections is passed as `section={"name": value}`; the
+        outermost fields come first.
 
     Raises:
-      UserError: There is no such option, the name is ambiguous, or the value is not
-        allowed.
+      UserError: The option does not exist, the name is ambiguous, or the value has a
+        wrong type or is not allowed.
     """
-    checks = rules(options)
     for name, value in changes.items():
         options = _replace(options, name, value)
-    flat = dict(_flatten(options))
-    for key, rule in checks.items():
-        _check_value(key.rpartition(".")[2], flat[key], rule, none=flat[key] is None)
     return options
 
 
@@ -255,10 +275,16 @@ def _is_union(kind: Any) -> bool:
     return isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union
 
 
+def _without_none(kind: Any) -> Any:
+    """Returns X of an annotation `X | None`, and others unchanged."""
+    if not _is_union(kind):
+        return kind
+    return next(k for k in typing.get_args(kind) if k is not types.NoneType)
+
+
 def _plain_type(kind: Any) -> type:
     """Returns the class of the values of an annotation; `X | None` is X."""
-    if _is_union(kind):
-        kind = next(k for k in typing.get_args(kind) if k is not types.NoneType)
+    kind = _without_none(kind)
     if typing.get_origin(kind) is Literal:
         return type(typing.get_args(kind)[0])
     return typing.get_origin(kind) or kind
@@ -272,7 +298,8 @@ def _choices(kind: Any) -> tuple[str, ...]:
     return ()
 
 
-def _flatten(options: Any, prefix: str = ""):
+def _flatten(options: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the dotted key and the value of each option."""
     for name, kind, value in _fields(options):
         if dataclasses.is_dataclass(kind):
             yield from _flatten(value, f"{prefix}{name}.")
@@ -282,28 +309,72 @@ def _flatten(options: Any, prefix: str = ""):
 
 def _replace(options: Any, name: str, value: Any) -> Any:
     """Replaces one option, found by the plain name of its field."""
+    for field_name, kind, current in _fields(options):
+        if field_name == name:
+            new = _accept(name, kind, current, value, rules(options).get(name))
+            return dataclasses.replace(options, **{name: new})
     keys = [key for key, _ in _flatten(options)]
-    own = [field_name for field_name, _, _ in _fields(options)]
-    if name in own and isinstance(value, Mapping):
-        return dataclasses.replace(
-            options, **{name: override(getattr(options, name), **value)}
-        )
-    if name in own:
-        return dataclasses.replace(options, **{name: value})
     found = [key for key in keys if key.rpartition(".")[2] == name]
     if not found:
-        known = sorted({key.rpartition(".")[2] for key in keys})
-        raise UserError(f"unknown option {name!r}: use one of {', '.join(known)}")
+        known = {key.rpartition(".")[2] for key in keys}
+        raise UserError(unknown("option", name, known))
     if len(found) > 1:
-        sections = ", ".join(key.partition(".")[0] for key in found)
         raise UserError(
-            f"option {name!r} is ambiguous (sections {sections}): pass it as"
+            f"option {name!r} is ambiguous ({', '.join(found)}); pass it as"
             f" {found[0].partition('.')[0]}={{{name!r}: ...}}"
         )
     outer = found[0].partition(".")[0]
-    return dataclasses.replace(
-        options, **{outer: _replace(getattr(options, outer), name, value)}
-    )
+    inner = _replace(getattr(options, outer), name, value)
+    return dataclasses.replace(options, **{outer: inner})
+
+
+def _accept(name: str, kind: Any, current: Any, value: Any, rule: Rule | None) -> Any:
+    """Returns a value as its field stores it, or refuses it."""
+    if dataclasses.is_dataclass(kind):
+        if isinstance(value, Mapping):
+            return override(current, **value)
+        if not isinstance(value, type(current)):
+            wanted = type(current).__name__
+            raise UserError(f"{name}={value!r}: must be a mapping or a {wanted}")
+        return override(value, **{n: v for n, _, v in _fields(value)})
+    if value is None and _is_union(kind):
+        return None
+    try:
+        converted = _convert(kind, value)
+    except TypeError as error:
+        text = rule.text if rule else str(error)
+        raise UserError(f"{name}={value!r}: must be {text}") from error
+    if rule is not None:
+        _check_value(name, converted, rule, none=False)
+    return converted
+
+
+def _convert(kind: Any, value: Any) -> Any:
+    """Converts a value to an annotation without loss.
+
+    Raises:
+      TypeError: The value is of another type; the message names the right one.
+    """
+    if _is_union(kind):
+        if value is None:
+            return None
+        kind = _without_none(kind)
+    base = _plain_type(kind)
+    if base is tuple and isinstance(value, (list, tuple)):
+        elements = typing.get_args(kind) or (Any, ...)
+        if elements[-1] is ...:
+            return tuple(_convert(elements[0], v) for v in value)
+        if len(elements) != len(value):
+            raise TypeError(f"a tuple of {len(elements)} values")
+        return tuple(map(_convert, elements, value))
+    numbers_of = {int: numbers.Integral, float: numbers.Real}
+    if base in numbers_of:
+        if isinstance(value, numbers_of[base]) and not isinstance(value, bool):
+            return base(value)
+    elif base is Any or isinstance(value, base):
+        return value
+    names = {int: "an integer", float: "a number", str: "a string"}
+    raise TypeError(names.get(base, f"a {base.__name__}"))
 
 
 def _check_value(shown: str, value: Any, rule: Rule, *, none: bool) -> None:

@@ -23,6 +23,7 @@ from rfrec.retrieval.sasrec import training
 from rfrec.retrieval.sasrec.training import CRITERION
 from rfrec.train import running
 from rfrec.train.checkpoint import Checkpoints
+from rfrec.train.optim import MomentumOptim
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Options:
     seed: int = cfg.option(0, cfg.at_least(0))
     data: Data = Data()
     model: training.Model = training.Model()
-    optim: training.Optim = training.Optim()
+    optim: MomentumOptim = MomentumOptim()
     train: training.Train = training.Train()
     eval: Eval = Eval()
 

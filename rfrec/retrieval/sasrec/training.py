@@ -19,7 +19,7 @@ from rfrec.data import interactions, sequences
 from rfrec.evaluation import metrics, ranking, report
 from rfrec.retrieval.sasrec import model as sasrec
 from rfrec.retrieval.sasrec import packing
-from rfrec.train import epochs, loop, optim, partition
+from rfrec.train import epochs, loop, optim, options, partition
 from rfrec.train.state import TrainState, create, step_key
 from rfrec.typing import PyTree
 
@@ -52,51 +52,17 @@ class Model:
 
 
 @dataclasses.dataclass(frozen=True)
-class Optim:
-    """Optimizer, see `rfrec.train.optim.Optimizer`.
-
-    Attributes:
-      name: Algorithm.
-      lr: Peak learning rate.
-      schedule: Learning rate over time.
-      min_lr: Learning rate at the end of the cosine.
-      warmup_steps: Steps of linear growth from 0 to `lr`.
-      weight_decay: Coefficient of the weight decay.
-      momentum: Momentum of `sgd`.
-      clip_norm: Maximum global norm of a gradient; None does not clip.
-    """
-
-    name: Literal["adamw", "adam", "adagrad", "sgd"] = "adamw"
-    lr: float = cfg.option(1e-3, cfg.above(0))
-    schedule: Literal["cosine", "constant"] = "constant"
-    min_lr: float = cfg.option(0.0, cfg.at_least(0))
-    warmup_steps: int = cfg.option(0, cfg.at_least(0))
-    weight_decay: float = cfg.option(0.0, cfg.at_least(0))
-    momentum: float = cfg.option(0.0, cfg.within(0, 1))
-    clip_norm: float | None = cfg.option(None, cfg.above(0))
-
-
-@dataclasses.dataclass(frozen=True)
-class Train:
+class Train(options.Train, options.DataParallel, options.EarlyStopping):
     """Training.
 
     Attributes:
-      epochs: Maximum number of epochs.
       batch_size: Rows of `model.history` slots in a batch over all devices; a row
         contains several short histories.
-      eval_every: Epochs between evaluations.
-      patience: Evaluations without a better NDCG@10 of the validation items after
-        which training stops; None never stops early.
-      engine: How devices share a batch.
-      steps_per_call: Maximum number of steps in one call on the devices.
     """
 
-    epochs: int = cfg.option(100, cfg.whole(1))
     batch_size: int = cfg.option(32, cfg.whole(1))
     eval_every: int = cfg.option(2, cfg.whole(1))
-    patience: int | None = cfg.option(5, cfg.at_least(1))
-    engine: Literal["pmap", "jit"] = "jit"
-    steps_per_call: int = cfg.option(256, cfg.whole(1))
+    patience: int | None = cfg.option(5, cfg.whole(1))
 
 
 class Data(NamedTuple):
@@ -122,7 +88,7 @@ class Batch(NamedTuple):
     targets: Int[Array, "B L"]
 
 
-def check(model: Model, optimizer: Optim) -> None:
+def check(model: Model, optimizer: optim.Optim) -> None:
     """Refuses options that cannot be combined.
 
     Raises:
@@ -133,16 +99,7 @@ def check(model: Model, optimizer: Optim) -> None:
             f"config.model.width={model.width} is not a multiple of"
             f" config.model.heads={model.heads}; change one of them"
         )
-    if optimizer.min_lr > optimizer.lr:
-        raise UserError(
-            f"config.optim.min_lr={optimizer.min_lr} is above config.optim.lr="
-            f"{optimizer.lr}; lower it"
-        )
-    if optimizer.momentum > 0 and optimizer.name != "sgd":
-        raise UserError(
-            f"config.optim.momentum cannot be combined with config.optim.name="
-            f"{optimizer.name}; set it to 0"
-        )
+    optim.check(optimizer)
 
 
 def prepare(inter: interactions.Interactions, history: int, seed: int) -> Data:
@@ -162,7 +119,7 @@ def build_trainer(
     inter: interactions.Interactions,
     *,
     model: Model,
-    optimizer: Optim,
+    optimizer: optim.Optim,
     train: Train,
     top_k: int = 20,
     filter_seen: bool = False,
@@ -186,19 +143,15 @@ def build_trainer(
     engine = partition.make_engine(train.engine)
     engine.check_batch(train.batch_size, "config.train.batch_size")
     data = prepare(inter, model.history, seed)
-    schedule = loop.Schedule(
-        epochs=train.epochs,
+    schedule = train.schedule(
         steps_per_epoch=-(-len(data.rows.items) // train.batch_size),
-        steps_per_call=train.steps_per_call,
-        eval_every=train.eval_every,
         patience=train.patience,
         criterion=CRITERION,
     )
     shape = dataclasses.asdict(model) | {"dtype": jnp.dtype(model.dtype)}
-    settings = optim.Optimizer(**dataclasses.asdict(optimizer))
     return Trainer(
         arch=sasrec.Architecture(inter.num_items, **shape),
-        optimizer=optim.build(settings, schedule.total_steps),
+        optimizer=optim.build(optimizer, schedule.total_steps),
         schedule=schedule,
         batch_size=train.batch_size,
         seed=seed,
