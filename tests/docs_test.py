@@ -7,6 +7,7 @@ blocks are checked, not run: tests/launch runs the commands. A block after the c
 `<!-- needs data: ... -->` is checked in the same way, but its Python does not run.
 """
 
+import functools
 import re
 from pathlib import Path
 
@@ -40,6 +41,7 @@ def blocks(page: Path, language: str) -> list[re.Match[str]]:
     return [block for block in every if block["language"] == language]
 
 
+@functools.cache
 def is_key(name: str, key: str) -> bool:
     try:
         value_at(load_config(name), key)
