@@ -1,6 +1,6 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""MovieLens-100K: found on disk, or fetched once, verified, and kept in a cache."""
+"""MovieLens-100K: read from disk, or downloaded once, verified and cached."""
 
 import hashlib
 import http.client
@@ -16,9 +16,10 @@ from pathlib import Path
 from absl import logging
 
 from rfrec.config import UserError
-from rfrec.data.movielens import is_movielens
 
 FOLDER = "ml-100k"
+# The file of movies in each form that `rfrec.data.movielens` reads.
+MOVIE_FILES = ("u.item", "ml-100k.item", "movies.dat", "movies.csv")
 
 _GROUPLENS_URL = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
 _GROUPLENS_MD5 = "0e33842e24a9c977be4e0107933c0723"
@@ -34,27 +35,33 @@ _WHEEL_MEMBERS = (
 _PIP_TIMEOUT = 180
 
 
+def is_movielens(folder: Path) -> bool:
+    """Returns whether a folder contains a file of movies in a known form."""
+    return any((folder / name).is_file() for name in MOVIE_FILES)
+
+
 class _RouteError(Exception):
-    """One way to the files failed; the next is tried."""
+    """One download failed; the next one is tried."""
 
 
 def fetch_movielens_100k(cache_dir: str | Path | None = None) -> Path:
-    """Returns the folder of MovieLens-100K, downloading it if it must.
+    """Returns the folder of MovieLens-100K, downloading it if necessary.
 
-    Looks in `$RFREC_DATA/ml-100k`, then in the cache. Else tries ml-100k.zip from
-    GroupLens, checked by its published MD5, then the wheel of RecBole 1.2.0 from
-    the package index, checked by SHA-256; the wheel is read as an archive, never
-    installed or imported. Both hold the same movies and ratings (`read_movies` says
-    what is spelled differently).
+    The files are looked for in `$RFREC_DATA/ml-100k`, then in the cache. If they are in
+    neither, two downloads are tried: ml-100k.zip from GroupLens, checked by its
+    published MD5, then the wheel of RecBole 1.2.0 from the package index, checked by
+    SHA-256. The wheel is read as an archive, never installed or imported. Both contain
+    the same movies and ratings (see `read_movies` for differences in spelling).
 
     Args:
-      cache_dir: None takes `$RFREC_CACHE`, else `~/.cache/rfrec`.
+      cache_dir: Folder of the cache; None uses `$RFREC_CACHE`, or `~/.cache/rfrec` if
+        that is not set.
 
     Returns:
       A folder that `rfrec.data.movielens` reads.
 
     Raises:
-      UserError: neither route works; says which file to put where.
+      UserError: Both downloads failed; the message says which file to put where.
     """
     if root := os.environ.get("RFREC_DATA"):
         folder = Path(root) / FOLDER
@@ -74,16 +81,16 @@ def fetch_movielens_100k(cache_dir: str | Path | None = None) -> Path:
         else:
             return cache / FOLDER
     raise UserError(
-        f"MovieLens-100K could not be fetched ({'; '.join(reasons)}); put u.item and"
+        f"MovieLens-100K could not be downloaded ({'; '.join(reasons)}); put u.item and"
         f" u.data of ml-100k.zip into {cache / FOLDER}, or set RFREC_DATA to a folder"
-        f" that holds {FOLDER}/u.item"
+        f" that contains {FOLDER}/u.item"
     )
 
 
 def _from_grouplens() -> dict[str, bytes]:
     """Downloads the archive of the publisher; returns name -> content."""
     logging.info(
-        "fetching %s (gives up after %d s of silence)",
+        "downloading %s (timeout %d s)",
         _GROUPLENS_URL,
         _GROUPLENS_TIMEOUT,
     )
@@ -96,7 +103,7 @@ def _from_grouplens() -> dict[str, bytes]:
 
 def _from_wheel() -> dict[str, bytes]:
     """Downloads RecBole's wheel without installing it; returns name -> content."""
-    logging.info("fetching the example data of the wheel %s with pip", _WHEEL)
+    logging.info("downloading the example data of the wheel %s with pip", _WHEEL)
     with tempfile.TemporaryDirectory() as folder:
         try:
             _pip_download(Path(folder))
@@ -107,7 +114,7 @@ def _from_wheel() -> dict[str, bytes]:
             raise _RouteError(f"pip download {_WHEEL}: {_one_line(error)}") from error
         wheels = sorted(Path(folder).glob("*.whl"))
         if not wheels:
-            raise _RouteError(f"pip download {_WHEEL}: no wheel came")
+            raise _RouteError(f"pip download {_WHEEL}: pip wrote no wheel")
         raw = wheels[0].read_bytes()
     return _members(raw, "sha256", _WHEEL_SHA256, _WHEEL_MEMBERS, _WHEEL)
 
@@ -119,7 +126,7 @@ def _download(url: str) -> bytes:
 
 
 def _pip_download(folder: Path) -> None:
-    """Lets pip, with whatever index it is set up for, put the wheel into a folder."""
+    """Downloads the wheel with pip, from the index that pip is configured for."""
     options = ["--no-deps", "--only-binary=:all:", "--ignore-requires-python"]
     quiet = ["--quiet", "--disable-pip-version-check", "--no-input"]
     subprocess.run(
@@ -139,8 +146,8 @@ def _members(
     digest = hashlib.new(algorithm, raw, usedforsecurity=False).hexdigest()
     if digest != expected:
         raise _RouteError(
-            f"{origin}: {algorithm} is {digest}, expected {expected}, so the"
-            " download is damaged or replaced"
+            f"{origin}: {algorithm} is {digest}, expected {expected}; the download is"
+            " damaged or was replaced"
         )
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
@@ -152,7 +159,8 @@ def _members(
 def _keep(files: dict[str, bytes], cache: Path) -> None:
     """Moves the files into the cache as one folder, in one step.
 
-    Several processes may fetch at once: the first wins, the others use its folder.
+    If several processes download at once, the first one creates the folder and the
+    others use it.
     """
     target = cache / FOLDER
     try:
@@ -167,18 +175,18 @@ def _keep(files: dict[str, bytes], cache: Path) -> None:
             except OSError:
                 if is_movielens(target):
                     return
-                # A folder without movies is in the way: fill it, movies last, since
-                # their file is what makes it count as complete.
+                # A folder without movies exists already. It is filled with the movies
+                # last, because their file marks a complete folder.
                 for file in reversed(files):
                     os.replace(staging / file, target / file)
     except OSError as error:
         raise UserError(
             f"{cache}: cannot be written ({_one_line(error)}); set RFREC_CACHE to a"
-            " folder that can"
+            " writable folder"
         ) from error
     logging.info("MovieLens-100K is in %s", target)
 
 
 def _one_line(error: Exception) -> str:
-    """Words an error without line breaks."""
+    """Returns the message of an error without line breaks."""
     return " ".join(str(error).split()) or type(error).__name__

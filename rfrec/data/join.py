@@ -138,8 +138,8 @@ def check_rows(features: Sequence[Feature]) -> None:
     Raises:
       UserError: names two of them.
     """
-    first = features[0]
     for other in features[1:]:
+        first = features[0]
         if len(other.values) != len(first.values):
             raise UserError(
                 f"{first.origin} has {len(first.values)} rows but {other.origin} has"

@@ -1,30 +1,33 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A MovieLens folder in; movies, their vectors and the rating log out.
+"""MovieLens: movies, their features and the rating log.
 
 Folders are read as GroupLens publishes them: 100K (`u.item`, `u.data`), 1M and 10M
-(`movies.dat`, `ratings.dat`), 20M, 25M, 32M and latest (`movies.csv`,
-`ratings.csv`); RecBole's `ml-100k.item` and `ml-100k.inter` too. Movies are always
-ordered by their id. See Harper and Konstan (2015), The MovieLens Datasets: History
+(`movies.dat`, `ratings.dat`), 20M, 25M, 32M and latest (`movies.csv`, `ratings.csv`).
+RecBole's `ml-100k.item` and `ml-100k.inter` are read too. Movies are always ordered by
+their id. See Harper and Konstan (2015), The MovieLens Datasets: History
 and Context, ACM TiiS 5(4), and the terms of use: no redistribution.
 """
 
 import csv
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from rfrec.config import UserError
+from rfrec.data.dataset import DataSet, Request, choose_features, find_root
 from rfrec.data.features import multi_hot, tfidf_svd
+from rfrec.data.fetch import FOLDER, fetch_movielens_100k, is_movielens
 from rfrec.data.interactions import Interactions, from_log
 from rfrec.data.join import Feature
 from rfrec.data.tables import read_columns
 
 FEATURES = ("genres", "text")
 
-# Order of the 19 flags that close a line of u.item.
+# Order of the 19 flags at the end of a line of u.item.
 _FLAGS = (
     "unknown",
     "Action",
@@ -49,7 +52,7 @@ _FLAGS = (
 
 
 class Movies(NamedTuple):
-    """All movies of a folder, by ascending id, those nobody rated included."""
+    """All movies of a folder, by ascending id, including those that nobody rated."""
 
     ids: tuple[int, ...]
     titles: tuple[str, ...]
@@ -57,7 +60,7 @@ class Movies(NamedTuple):
 
 
 class _Layout(NamedTuple):
-    """Names and form of the two files of one publication."""
+    """Names and format of the two files of one publication."""
 
     movies: str
     ratings: str
@@ -75,27 +78,82 @@ _LAYOUTS = (
 )
 
 
-def is_movielens(folder: Path) -> bool:
-    """Tells whether the folder holds a file of movies in a known form."""
-    return any((folder / layout.movies).is_file() for layout in _LAYOUTS)
+class MovieLens(DataSet):
+    """The movies and ratings of one folder, read when they are needed."""
+
+    def __init__(self, request: Request, find_folder: Callable[[Request], Path]):
+        """Keeps the request; `find_folder` may download the files."""
+        self.name = request.source
+        self._request = request
+        self._find_folder = find_folder
+
+    @functools.cached_property
+    def _folder(self) -> Path:
+        return self._find_folder(self._request)
+
+    @functools.cached_property
+    def _movies(self) -> "Movies":
+        return read_movies(self._folder)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Ids of the movies."""
+        return tuple(map(str, self._movies.ids))
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """Titles of the movies."""
+        return self._movies.titles
+
+    def read_features(self, names: tuple[str, ...]) -> list[Feature]:
+        """Computes `genres` and `text`, or those that are named."""
+        chosen = choose_features(names, FEATURES, self.name)
+        width, seed = self._request.text_width, self._request.seed
+        return [
+            movie_feature(
+                self._movies, feature, width=width, seed=seed, origin=self._folder
+            )
+            for feature in chosen
+        ]
+
+    def read_interactions(self) -> Interactions:
+        """Reads the ratings."""
+        return read_ratings(self._folder, self._movies)
+
+
+def open_release(request: Request) -> MovieLens:
+    """Opens a folder of any release."""
+    return MovieLens(request, lambda r: find_root(r.source, r.path))
+
+
+def open_100k(request: Request) -> MovieLens:
+    """Opens MovieLens-100K, which is downloaded if no path is set."""
+    return MovieLens(request, _find_100k)
+
+
+def _find_100k(request: Request) -> Path:
+    if request.path is None:
+        return fetch_movielens_100k()
+    root = Path(request.path).expanduser()
+    return root / FOLDER if is_movielens(root / FOLDER) else root
 
 
 def read_movies(folder: str | Path) -> Movies:
     """Reads ids, titles and genres.
 
-    Titles are brought to one form, "Title (Year)" with single spaces, so that the
-    two publications of 100K give equal movies and equal vectors: RecBole keeps the
-    year in a column of its own and spells movie 267, "unknown" without a year, as
-    "unkonwn". Nothing else differs; both hold 1,682 movies.
+    Titles get one form, "Title (Year)" with single spaces, so that the two publications
+    of 100K give equal movies and equal vectors: RecBole keeps the year in a separate
+    column and spells movie 267, "unknown" without a year, as "unkonwn". Nothing else
+    differs; both contain 1,682 movies.
 
     Args:
-      folder: as published by GroupLens, or with RecBole's `ml-100k.item`.
+      folder: Folder as published by GroupLens, or with RecBole's `ml-100k.item`.
 
     Returns:
       Movies by ascending id; "(no genres listed)" gives no genre.
 
     Raises:
-      UserError: there is no known file, a line is damaged or an id occurs twice.
+      UserError: There is no known file, a line is damaged or an id occurs twice.
     """
     path = Path(folder) / _layout(folder).movies
     readers = {".dat": _dat_rows, ".csv": _csv_rows}
@@ -108,24 +166,24 @@ def read_movies(folder: str | Path) -> Movies:
             raise UserError(f"{path}: line {number}: movie {movie} occurs twice")
         movies[int(movie)] = " ".join(title.split()), genres
     if not movies:
-        raise UserError(f"{path}: holds no movie; the file may be truncated")
+        raise UserError(f"{path}: contains no movie; the file may be truncated")
     ids = tuple(sorted(movies))
     titles, genres = zip(*(movies[movie] for movie in ids), strict=True)
     return Movies(ids, titles, genres)
 
 
 def read_ratings(folder: str | Path, movies: Movies) -> Interactions:
-    """Reads who rated what, in the order of time; the stars are not used.
+    """Reads who rated what, in order of time; the number of stars is not used.
 
     Args:
-      folder: as of `read_movies`.
-      movies: all movies of the folder; row = position there.
+      folder: Folder, as for `read_movies`.
+      movies: All movies of the folder; an item row is a position there.
 
     Returns:
       Histories of all users; ties in time keep the order of the file.
 
     Raises:
-      UserError: the file is missing or damaged, or a movie is not among `movies`.
+      UserError: The file is missing or damaged, or a movie is not among `movies`.
     """
     layout = _layout(folder)
     path = Path(folder) / layout.ratings
@@ -135,11 +193,11 @@ def read_ratings(folder: str | Path, movies: Movies) -> Interactions:
     users, rated, times = log.T
     known = np.array(movies.ids)
     rows = np.minimum(np.searchsorted(known, rated), len(known) - 1)
-    strange = np.flatnonzero(known[rows] != rated)
-    if strange.size:
-        line = int(strange[0]) + 1 + layout.header
+    unknown = np.flatnonzero(known[rows] != rated)
+    if unknown.size:
+        line = int(unknown[0]) + 1 + layout.header
         raise UserError(
-            f"{path}: line {line}: movie {rated[strange[0]]} is not in"
+            f"{path}: line {line}: movie {rated[unknown[0]]} is not in"
             f" {layout.movies}; both files must be of one release"
         )
     return from_log(
@@ -155,20 +213,20 @@ def read_ratings(folder: str | Path, movies: Movies) -> Interactions:
 def movie_feature(
     movies: Movies, name: str, *, width: int, seed: int, origin: str | Path
 ) -> Feature:
-    """Makes one feature of all movies.
+    """Computes one feature of all movies.
 
     Args:
-      movies: as read.
+      movies: All movies of the folder.
       name: `genres` (multi-hot) or `text` (TF-IDF and SVD of the titles).
-      width: of `text`; ignored for `genres`, which has a column for each genre.
-      seed: of `text`.
-      origin: folder named in errors.
+      width: Width of `text`; ignored for `genres`, which has a column for each genre.
+      seed: Seed of the SVD of `text`.
+      origin: Folder, for error messages.
 
     Returns:
       A row for each movie.
 
     Raises:
-      UserError: there is no genre, or `width` exceeds what the titles support.
+      UserError: There is no genre, or `width` exceeds what the titles support.
     """
     try:
         if name == "genres":
@@ -181,13 +239,13 @@ def movie_feature(
 
 
 def _layout(folder: str | Path) -> _Layout:
-    """Recognises the publication by its file of movies."""
+    """Identifies the publication by its file of movies."""
     for layout in _LAYOUTS:
         if (Path(folder) / layout.movies).is_file():
             return layout
     names = ", ".join(layout.movies for layout in _LAYOUTS)
     raise UserError(
-        f"{folder}: no MovieLens folder, it holds none of {names};"
+        f"{folder}: not a MovieLens folder, it contains none of {names};"
         " unpack the archive there or correct data.path"
     )
 
@@ -240,7 +298,7 @@ def _genres(text: str) -> tuple[str, ...]:
 
 
 def _lines(path: Path) -> list[str]:
-    """Reads lines of UTF-8, or of Latin-1 as the older releases are.
+    """Reads lines of UTF-8, or of Latin-1 as in the older releases.
 
     Latin-1 text with accents is practically never valid UTF-8.
     """
@@ -253,7 +311,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _fields(path: Path, number: int, line: str, mark: str, count: int) -> list[str]:
-    """Splits a line and insists on the number of fields."""
+    """Splits a line and checks the number of fields."""
     fields = line.split(mark)
     if len(fields) != count:
         raise UserError(

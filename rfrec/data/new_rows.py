@@ -14,14 +14,13 @@ from jaxtyping import Float32
 from tqdm import tqdm
 
 from rfrec.config import UserError
-from rfrec.data import folders, join
+from rfrec.data import join
+from rfrec.data.dataset import DataSet
 from rfrec.data.features import CHUNK_ROWS, as_float32, check_features
 from rfrec.data.join import Feature
 
 
-def open_features(
-    data: folders.DataSet, names: Sequence[str], known: int
-) -> list[Feature]:
+def open_features(data: DataSet, names: Sequence[str], known: int) -> list[Feature]:
     """Opens features whose first rows are known.
 
     Args:
@@ -33,7 +32,7 @@ def open_features(
       UserError: a feature is missing or damaged, has too few rows, or other rows than
         another; or none is named and there are several.
     """
-    features = folders.choose_features(data, tuple(names))
+    features = data.read_features(tuple(names))
     join.check_rows(features)
     origin, rows = features[0].origin, len(features[0].values)
     if rows < known:
@@ -41,7 +40,7 @@ def open_features(
             f"{origin} has {rows} rows, the catalogue {known}: keep the row of every"
             " item, also of removed ones, and append new rows behind them"
         )
-    folders.check_counts(data, rows, origin)
+    data.check_counts(rows, origin)
     return features
 
 

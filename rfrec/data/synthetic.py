@@ -1,10 +1,10 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A seed in; a multimodal catalogue with known clusters, and its users, out.
+"""A synthetic multimodal catalogue with known clusters, and its users.
 
-Clusters form a tree: `num_clusters` at the top, each of which splits `BRANCHING`
-ways at every further level. All modalities see the same tree through maps of their
-own, and users stay mostly within a few top clusters.
+Clusters form a tree: there are `num_clusters` at the top, and each splits into
+`BRANCHING` clusters at every further level. Every modality observes the same tree
+through its own random map, and users mostly stay within a few top clusters.
 """
 
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 from rfrec.config import UserError
+from rfrec.data.dataset import DataSet, Request, choose_features
 from rfrec.data.features import CHUNK_ROWS, ItemVectors
 from rfrec.data.interactions import Interactions
 from rfrec.data.join import Feature, join
@@ -21,26 +22,61 @@ FEATURES = ("text", "image")
 BRANCHING = 8
 DEPTH = 3
 
-# Streams of random numbers that must not depend on each other.
+# Independent streams of random numbers.
 _PATHS, _CENTRES, _NOISE, _USERS = range(4)
+
+
+class SyntheticDataSet(DataSet):
+    """The synthetic catalogue and histories of one seed."""
+
+    name = "synthetic"
+
+    def __init__(self, request: Request):
+        """Keeps the request; data are drawn when they are needed."""
+        self._request = request
+
+    def read_features(self, names: tuple[str, ...]) -> list[Feature]:
+        """Draws `text` and `image`, or those that are named."""
+        chosen = choose_features(names, FEATURES, self.name)
+        return draw_features(
+            self._request.num_items,
+            widths=dict.fromkeys(chosen, self._request.text_width),
+            seed=self._request.seed,
+        )
+
+    def read_interactions(self) -> Interactions:
+        """Draws the histories."""
+        return histories(
+            self._request.num_users,
+            num_items=self._request.num_items,
+            seed=self._request.seed,
+        )
+
+
+def open_source(request: Request) -> SyntheticDataSet:
+    """Opens the synthetic data set."""
+    return SyntheticDataSet(request)
 
 
 def cluster_paths(
     num_items: int, *, num_clusters: int = 32, seed: int = 0
 ) -> Int[np.ndarray, "N Q"]:
-    """Draws where each item hangs in the tree.
+    """Draws the clusters of each item.
 
-    Top clusters have unequal sizes: weights fall as one over the square root of the
+    Top clusters have unequal sizes: their weights are one over the square root of the
     rank. Further levels split evenly.
 
     Args:
-      num_items: at least 1.
-      num_clusters: at the top, at least 1.
-      seed: any integer from 0.
+      num_items: Number of items, at least 1.
+      num_clusters: Number of top clusters, at least 1.
+      seed: Seed, at least 0.
 
     Returns:
-      Cluster at each of `DEPTH` levels, numbered over the whole level, so that
-      column l has up to `num_clusters * BRANCHING**l` values.
+      The cluster of each item at each of `DEPTH` levels. Clusters are numbered over the
+      whole level, so column l has up to `num_clusters * BRANCHING**l` values.
+
+    Raises:
+      UserError: A number is below 1.
     """
     if num_items < 1 or num_clusters < 1:
         raise UserError(
@@ -66,26 +102,53 @@ def catalogue(
     scale: str = "none",
     seed: int = 0,
 ) -> ItemVectors:
-    """Makes items whose modalities share the tree of clusters.
-
-    An item's latent vector is the sum of its clusters' Gaussian centres, each level
-    half as far out as the one above. A modality sees it through a random linear map
-    into its width, plus white noise.
+    """Joins the features of `draw_features`, which has the same arguments.
 
     Args:
-      num_items: at least 1.
-      widths: width of each modality, at least 1.
-      num_clusters: at the top of the tree.
-      noise: standard deviation in each column; the signal's is about 1.15.
-      latent: width of the centres.
-      scale: as of `rfrec.data.join.join`.
-      seed: any integer from 0; equal seeds give equal bytes.
+      scale: Scale of the features, as for `rfrec.data.join.join`.
 
     Returns:
       One dense block for each modality, float32.
+    """
+    features = draw_features(
+        num_items,
+        widths=widths,
+        num_clusters=num_clusters,
+        noise=noise,
+        latent=latent,
+        seed=seed,
+    )
+    return join(features, name="synthetic", scale=scale)
+
+
+def draw_features(
+    num_items: int,
+    *,
+    widths: Mapping[str, int],
+    num_clusters: int = 32,
+    noise: float = 0.3,
+    latent: int = 16,
+    seed: int = 0,
+) -> list[Feature]:
+    """Draws items whose modalities share one tree of clusters.
+
+    The latent vector of an item is the sum of the Gaussian centres of its clusters; the
+    scale of the centres halves from level to level. A modality is a random linear map
+    of the latent vector to its width, plus white noise.
+
+    Args:
+      num_items: Number of items, at least 1.
+      widths: Width of each modality, at least 1.
+      num_clusters: Number of top clusters.
+      noise: Standard deviation of the noise; that of the signal is about 1.15.
+      latent: Width of the latent vectors.
+      seed: Seed, at least 0; equal seeds give equal bytes.
+
+    Returns:
+      One dense float32 feature for each modality.
 
     Raises:
-      UserError: a size is below 1.
+      UserError: A size is below 1.
     """
     if not widths or min(widths.values()) < 1:
         raise UserError(f"widths {dict(widths)} of the modalities must be at least 1")
@@ -100,7 +163,7 @@ def catalogue(
         seen = [(level @ view).astype(np.float32) for level in centres]
         values = _observe(seen, paths, noise, rng)
         features.append(Feature(name, values, "dense", f"synthetic {name}"))
-    return join(features, name="synthetic", scale=scale)
+    return features
 
 
 def histories(
@@ -114,28 +177,28 @@ def histories(
     affinity: float = 0.8,
     seed: int = 0,
 ) -> Interactions:
-    """Makes users who mostly stay within two top clusters.
+    """Draws users who mostly stay within two top clusters.
 
-    Each step picks one of the user's two clusters, with probability `affinity`, or
-    any other by size. Within a cluster the user walks along a fixed ring of its
-    items from an own starting point, so that items that follow each other are
-    related and none comes twice.
+    Each step selects one of the user's two clusters with probability `affinity`, and
+    otherwise any cluster in proportion to its size. The items of a cluster form a fixed
+    ring, along which each user walks from a random starting point. Consecutive items
+    are therefore related, and no item occurs twice.
 
     Args:
-      num_users: at least 1.
-      num_items: of the catalogue of the same seed, at least `max_length`.
-      num_clusters: as of the catalogue.
-      mean_length: of the geometric distribution of lengths, above `min_length`.
-      min_length: of a history.
-      max_length: longer histories are cut.
-      affinity: from 0 (no preference) to 1.
-      seed: of the catalogue.
+      num_users: Number of users, at least 1.
+      num_items: Size of the catalogue of the same seed, at least `max_length`.
+      num_clusters: Number of top clusters of the catalogue.
+      mean_length: Mean of the geometric distribution of lengths, above `min_length`.
+      min_length: Smallest length of a history.
+      max_length: Largest length; longer histories are cut.
+      affinity: Probability of a preferred cluster, 0 to 1.
+      seed: Seed of the catalogue.
 
     Returns:
-      Histories in time order.
+      Histories, oldest item first.
 
     Raises:
-      UserError: the sizes contradict each other.
+      UserError: The sizes contradict each other.
     """
     if num_users < 1 or not 1 <= min_length < mean_length:
         raise UserError(
@@ -145,7 +208,7 @@ def histories(
     if not min_length <= max_length <= num_items:
         raise UserError(
             f"max_length {max_length} must be from min_length {min_length} to"
-            f" num_items {num_items}, since no user has an item twice"
+            f" num_items {num_items}, because no user has an item twice"
         )
     top = cluster_paths(num_items, num_clusters=num_clusters, seed=seed)[:, 0]
     rng = np.random.default_rng((seed, _USERS))
@@ -186,7 +249,7 @@ def _walk(
     top: Int[np.ndarray, "N"],
     rng: np.random.Generator,
 ) -> Int[np.ndarray, "E"]:
-    """Takes each user's next item on the ring of each cluster; -1 once it is round."""
+    """Returns each user's next item on the ring of each cluster; -1 after one round."""
     num_clusters = int(top.max()) + 1
     ring = rng.permutation(len(top))
     ring = ring[np.argsort(top[ring], kind="stable")]
@@ -214,7 +277,7 @@ def _fill(
     num_items: int,
     rng: np.random.Generator,
 ) -> None:
-    """Replaces -1 by items that the user does not have; in place, rarely needed."""
+    """Replaces -1 in place by items that the user does not have; rarely needed."""
     missing = np.flatnonzero(items < 0)
     for user in np.unique(np.searchsorted(indptr, missing, side="right") - 1):
         history = items[indptr[user] : indptr[user + 1]]

@@ -20,7 +20,8 @@ from ml_collections import ConfigDict
 from rfrec import config as cfg
 from rfrec import files
 from rfrec.config import UserError, as_json
-from rfrec.data import cold_items, sources
+from rfrec.data import cold_items, folders
+from rfrec.data.dataset import Request
 from rfrec.data.interactions import Interactions, write_inter_json
 from rfrec.launch import cli
 from rfrec.pipelines import item_lists, run_folder
@@ -34,10 +35,10 @@ RULES: cfg.Rules = {
 def main(config: ConfigDict, workdir: Path) -> None:
     """Writes the data set."""
     cfg.check(config, RULES)
-    data = sources.open_set("folder", config.data.path, config.data.name)
+    data = folders.open_source(Request("folder", config.data.path, config.data.name))
     if workdir.exists() and data.log.parent.samefile(workdir):
         raise UserError(f"--workdir={workdir} is the folder of the data: use another")
-    inter = data.read_log(data.log, sources.known_items(data))
+    inter = data.read_interactions()
     marks = choose(config, inter)
     left = cold_items.withhold(inter, marks)
     run_folder.open_workdir(workdir, config)

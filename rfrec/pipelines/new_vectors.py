@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 
 from rfrec.codes.catalogue import Encoder, Manifest
 from rfrec.config import UserError
-from rfrec.data import folders, join, new_rows, sources
+from rfrec.data import join, new_rows, sources
+from rfrec.data.dataset import Request
 from rfrec.data.features import check_features
 from rfrec.pipelines import tokenizer
 
@@ -79,7 +80,9 @@ def read(
         encoder = before.encoder._replace(name=told)
         return _none(before.items, encoder)
     known = before.items if before else report["codes"]["data_sets"][name]["items"]
-    found = sources.open_set(data.source, config.data.path or data.path, name)
+    found = sources.open_data_set(
+        Request(data.source, config.data.path or data.path, name)
+    )
     chosen = tuple(before.encoder.features if before else data.features)
     features = new_rows.open_features(found, chosen, known)
     if config.data.path is None:
@@ -148,8 +151,8 @@ def _trained_factors(
     for other, told in report["codes"]["data_sets"].items():
         opened = features
         if other != name:
-            found = sources.open_set(data.source, data.path, other)
-            opened = folders.choose_features(found, tuple(data.features))
+            found = sources.open_data_set(Request(data.source, data.path, other))
+            opened = found.read_features(tuple(data.features))
         cut = new_rows.first_rows(opened, told["items"])
         checked = [check_features(f.values, f.origin) for f in cut]
         if other == name:

@@ -114,8 +114,8 @@ def test_wheel_stands_in_for_the_publisher(network, cache, served):
         (subprocess.CalledProcessError(1, "pip", stderr="a\nERROR: no match\n"), "ERR"),
         (subprocess.TimeoutExpired("pip", 5), "timed out after 5 seconds"),
         (FileNotFoundError("no python"), "no python"),
-        (None, "no wheel came"),
-        (WHEEL[:-1], "sha256 is .*, expected .*damaged or replaced"),
+        (None, "pip wrote no wheel"),
+        (WHEEL[:-1], "sha256 is .*, expected .*damaged or was replaced"),
     ],
 )
 def test_failure_of_both_says_what_to_put_where(network, cache, wheel, reason):

@@ -140,7 +140,7 @@ def test_impossible_width_names_folder_and_key(tmp_path):
 
 
 def test_other_folder_is_no_movielens(tmp_path):
-    with pytest.raises(UserError, match="holds none of u.item, ml-100k.item, movies.d"):
+    with pytest.raises(UserError, match="none of u.item, ml-100k.item, movies.d"):
         movielens.read_movies(tmp_path)
 
 
@@ -168,7 +168,7 @@ def test_double_movie_and_strange_id_name_the_line(tmp_path):
 )
 def test_file_without_movies_is_refused(tmp_path, name, text):
     (tmp_path / name).write_text(text)
-    with pytest.raises(UserError, match=rf"{name}: holds no movie"):
+    with pytest.raises(UserError, match=rf"{name}: contains no movie"):
         movielens.read_movies(tmp_path)
 
 

@@ -60,7 +60,7 @@ def test_mmrec_rows_are_sorted_and_untrained_users_left_out(shop):
     assert as_sets(split.test) == [[0], [2], []]
     assert split.train.users.tolist() == [0, 0, 1, 2]
     assert split.warnings == (
-        f"{shop / 'shop.inter'}: 1 users without a training interaction are left out,"
+        f"{shop / 'shop.inter'}: 1 users without a training interaction were removed,"
         " with 2 interactions",
     )
     assert pairs.read_mmrec(shop / "shop.inter").num_items == 6
@@ -89,11 +89,11 @@ def test_the_fingerprint_tells_parts_apart(shop):
         (as_text([row for row in ROWS if row[2] != 0]), "the train part is empty"),
         (
             as_text(ROWS).replace("x_label", "label"),
-            "has not the untyped columns userID",
+            "lacks the untyped columns userID",
         ),
         (
             as_text(ROWS).replace("itemID", "item_id:token"),
-            "has not the untyped columns",
+            "lacks the untyped columns",
         ),
         (as_text(ROWS)[:-3] + "\n", "line 11 has too few fields"),
         (as_text(ROWS).replace("\t5\t9\t2", "\t5\t9\tx"), "'x' is not an integer"),
@@ -232,12 +232,12 @@ def _save(name, rows, bad=None):
         (
             _save("image", 7),
             {},
-            "text_feat.npy has 6 rows, .*image_feat.npy has 7; row",
+            "text_feat.npy has 6 rows but .*image_feat.npy has 7; features",
         ),
         (
             _save("image", 5),
             {},
-            "text_feat.npy has 6 rows, .*image_feat.npy has 5; row",
+            "text_feat.npy has 6 rows but .*image_feat.npy has 5; features",
         ),
         (
             _save("image", 7),
@@ -252,7 +252,7 @@ def _save(name, rows, bad=None):
         (_save("text", 6, np.nan), {}, "text_feat.npy: 1 of 6 rows hold NaN"),
         (None, {"features": ("video",)}, "no feature 'video'; .* has: image, text"),
         (None, {"split": "last"}, "data.split is 'last', expected one of label"),
-        (None, {"source": "synthetic", "path": None}, "'label', which only source"),
+        (None, {"source": "synthetic", "path": None}, "'label' requires data.source"),
         (None, {"name": "cup"}, "no data set 'cup'"),
     ],
 )

@@ -113,7 +113,7 @@ def test_name_and_feature_may_be_left_out_if_there_is_one(shop):
         ({"source": "synthetic", "names": ("a",)}, r"data.names is \('a',\)"),
         (
             {"source": "movielens-100k", "features": ("rf",)},
-            "'rf'.* only the tokenizer takes",
+            "'rf'.* only the tokenizer accepts",
         ),
         ({"source": "folder", "features": ("rf", "text")}, "trained graph recommender"),
         ({"source": "synthetic", "features": ("x",)}, "no feature 'x'; .*text, image"),
@@ -137,17 +137,17 @@ def test_unknown_feature_lists_what_the_folder_has(shop):
 
 
 def test_choice_of_features_is_asked_for(shop):
-    with pytest.raises(UserError, match="image, kinds, text; choose by data.features"):
+    with pytest.raises(UserError, match="image, kinds, text; select"):
         load(shop)
 
 
 def test_choice_of_names_is_asked_for(shop):
-    with pytest.raises(UserError, match="data sets cup, tea; choose by data.names"):
+    with pytest.raises(UserError, match="data sets cup, tea; select"):
         load(shop, "text", names=())
 
 
 def test_unknown_name_lists_what_there_is(shop):
-    with pytest.raises(UserError, match="no data set 'te' .*found: cup, tea"):
+    with pytest.raises(UserError, match="no data set 'te' .*available: cup, tea"):
         load(shop, "text", names=("te",))
 
 
@@ -258,7 +258,7 @@ def test_mmrec_log_beyond_the_features_names_both_files(baby):
 
 def test_mmrec_log_of_names_has_no_rows(baby):
     (baby / "baby.inter").write_text("user_id:token\titem_id:token\nu\ttea\n")
-    with pytest.raises(UserError, match="items are named, .* userID and itemID"):
+    with pytest.raises(UserError, match="items have names, .* userID and itemID"):
         sources.load_items(source="mmrec", path=baby, features=("text",))
 
 
