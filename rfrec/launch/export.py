@@ -17,15 +17,16 @@ from tqdm import tqdm
 from rfrec import config as cfg
 from rfrec.config import UserError
 from rfrec.launch import cli
-from rfrec.pipelines import finished_retriever, recommend, recommend_data, retriever
-from rfrec.pipelines.coded_histories import CodedData
-from rfrec.pipelines.recommend import Asked
-from rfrec.retrieval import tasks
+from rfrec.pipelines import retriever, systems
+from rfrec.retrieval import builders
+from rfrec.retrieval.corpus import CodedData, index_items
+from rfrec.retrieval.options import CHECKPOINTS
+from rfrec.retrieval.tasks import ListTask
 from rfrec.serving import artefact, capacity, search_program
 from rfrec.serving.artefact import Manifest, Parts
 
 RULES: cfg.Rules = {
-    "checkpoint": cfg.one_of(*retriever.HIGHEST, *retriever.LOWEST, "last"),
+    "checkpoint": cfg.one_of(*CHECKPOINTS),
     "platforms": cfg.each(cfg.one_of(*search_program.PLATFORMS), least=1),
     "room": cfg.at_least(0),
     "search.beams": cfg.whole(1),
@@ -40,10 +41,11 @@ def main(config: ConfigDict, workdir: Path) -> None:
     check(config)
     artefact.check_free(workdir)
     run = Path(config.run).expanduser()
-    model = finished_retriever.read_model(run, config.checkpoint)
-    asked = recommend.find_task(config.task, model.config, "config.task")
-    data = recommend_data.load(config, run, model, asked.modalities)
-    parts, manifest = build(config, run, model, asked, data)
+    model = retriever.read_model(run, config.checkpoint)
+    task = systems.find_task(config.task, model.options, "config.task")
+    changes = cfg.parse(systems.DataChanges, config.data)
+    data = systems.load_data(changes, run, model, task.modalities)
+    parts, manifest = build(config, run, model, task, data)
     manifest = artefact.write(workdir, parts, manifest)
     size = sum(file.bytes for file in manifest.files.values())
     logging.info(
@@ -78,8 +80,8 @@ def check(config: ConfigDict) -> None:
 def build(
     config: ConfigDict,
     run: Path,
-    model: finished_retriever.Model,
-    asked: Asked,
+    model: retriever.Model,
+    task: ListTask,
     data: CodedData,
 ) -> tuple[Parts, Manifest]:
     """Exports every program.
@@ -87,28 +89,22 @@ def build(
     Returns:
       What to write.
     """
-    vocabulary, target = model.vocabulary, asked.target
-    index = retriever.item_trie(data, 0, target, vocabulary.sizes(target))
-    tables = tasks.tables(
-        vocabulary,
-        (asked.task,),
-        data.codes,
-        data.inter,
-        form=retriever.form(model.config),
-    )
+    vocabulary, target = model.vocabulary, task.target
+    index = index_items(data, 0, target, vocabulary.sizes(target))
+    tables = builders.build_list_tables(model.options, vocabulary, data, task)
     tables = tables._replace(items=np.zeros(1, np.int32), users=tables.users[:1])
     made = capacity.make_room(index, config.room)
     search = search_program.Asked(
         arch=model.arch,
         capacity=made,
-        row=asked.row,
-        segments=len(asked.sources),
+        row=task.row,
+        segments=len(task.sources),
         num_beams=config.search.beams,
         score=config.search.score,
     )
     weights = search_program.flat_weights(model.params)
     laid = capacity.lay_out(made, index, vocabulary.code_tokens(target), tables)
-    most = model.config.data.max_history
+    most = model.options.data.max_history
     programs = {}
     for slots in tqdm(_buckets(config, model, most, search.segments), unit="program"):
         programs[slots] = search_program.serialize(
@@ -117,10 +113,10 @@ def build(
     manifest = Manifest(
         jax=jax.__version__,
         platforms=tuple(config.platforms),
-        t5=finished_retriever.version(run, model),
-        task=asked.task,
-        row=asked.row,
-        sources=asked.sources,
+        t5=retriever.version(run, model),
+        task=task.name,
+        row=task.row,
+        sources=task.sources,
         target=target,
         segments=search.segments,
         max_history=most,
@@ -133,10 +129,10 @@ def build(
 
 
 def _buckets(
-    config: ConfigDict, model: finished_retriever.Model, most: int, segments: int
+    config: ConfigDict, model: retriever.Model, most: int, segments: int
 ) -> list[int]:
     """Returns the slots of each program, ascending, whole items all."""
-    buckets = config.search.buckets or model.config.train.buckets
+    buckets = config.search.buckets or model.options.train.buckets
     whole = {bucket // segments * segments for bucket in buckets}
     longest = most * segments
     return sorted({b for b in whole if 0 < b < longest} | {longest})

@@ -29,12 +29,13 @@ from rfrec.config import UserError
 from rfrec.launch import cli
 from rfrec.launch import codes as codes_main
 from rfrec.pipelines import catalogue as grow_t5
-from rfrec.pipelines import new_items, new_vectors, retriever
+from rfrec.pipelines import new_items, new_vectors
 from rfrec.pipelines import tokenizer as settings
+from rfrec.retrieval.options import CHECKPOINTS
 
 RULES: cfg.Rules = {
     "checkpoint": settings.RULES["codes.checkpoint"],
-    "t5_checkpoint": cfg.one_of(*retriever.HIGHEST, *retriever.LOWEST, "last"),
+    "t5_checkpoint": cfg.one_of(*CHECKPOINTS),
 }
 
 

@@ -24,7 +24,7 @@ from rfrec.data import cold_items, folders
 from rfrec.data.dataset import Request
 from rfrec.data.interactions import Interactions, write_inter_json
 from rfrec.launch import cli
-from rfrec.pipelines import item_lists, run_folder
+from rfrec.pipelines import run_folder, saved_lists
 
 RULES: cfg.Rules = {
     "seed": cfg.whole(0),
@@ -79,7 +79,7 @@ def choose(config: ConfigDict, inter: Interactions) -> Bool[np.ndarray, " N"]:
         return cold_items.draw(inter, config.share, config.seed)
     names = {str(row): row for row in range(inter.num_items)}
     marks = np.zeros(inter.num_items, bool)
-    marks[item_lists.read(config.withheld, names, "config.withheld")] = True
+    marks[saved_lists.read_items(config.withheld, names, "config.withheld")] = True
     if not marks.any():
         raise UserError(
             f"config.withheld={config.withheld} names no item: name at least one"

@@ -11,9 +11,9 @@ from jaxtyping import Int32
 from rfrec.codes import catalogue
 from rfrec.config import UserError
 from rfrec.launch import codes as codes_main
-from rfrec.pipelines import coded_histories, finished_retriever, recommend_data
-from rfrec.pipelines.coded_histories import CodedData
-from rfrec.retrieval import tasks
+from rfrec.pipelines import coded_histories, retriever
+from rfrec.retrieval import corpus
+from rfrec.retrieval.corpus import CodedData
 
 
 class Bound(NamedTuple):
@@ -47,18 +47,18 @@ def bind(
     Raises:
       UserError: it was trained on other codes, or has no tokens for some; names both.
     """
-    model = finished_retriever.read_model(run, checkpoint)
-    used = tasks.modalities(model.config.task.names)
+    model = retriever.read_model(run, checkpoint)
+    used = model.options.modalities
     if modality not in used:
         raise UserError(
             f"config.t5={run} was trained on {' and '.join(used)} codes, the catalogue"
             f" has {modality} codes: name another run"
         )
-    data = coded_histories.load(model.config, used)
+    data = coded_histories.load(model.options.data, used, seed=model.options.seed)
     if not _is_known(run, model, data):
         raise UserError(
             f"config.t5={run} was trained on other histories or codes than there are"
-            f" now in {model.config.data[modality]}: restore them"
+            f" now in {getattr(model.options.data, modality)}: restore them"
         )
     number = 0
     if len(data.names) > 1:
@@ -68,7 +68,7 @@ def bind(
                 f" is of {name}: name another run"
             )
         number = data.names.index(name)
-    own = recommend_data.select(data, number)
+    own = data.select(number)
     _check_same(run, own, modality, codes)
     sizes = model.vocabulary.sizes(modality)
     beyond = np.argwhere(codes >= np.asarray(sizes))
@@ -79,10 +79,10 @@ def bind(
             f" {row} of the catalogue has the code {codes[row, level]} at level"
             f" {level}: train a T5 on the catalogue, or make it anew with this one"
         )
-    return Bound(finished_retriever.version(run, model), sizes)
+    return Bound(retriever.version(run, model), sizes)
 
 
-def _is_known(run: Path, model: finished_retriever.Model, data: CodedData) -> bool:
+def _is_known(run: Path, model: retriever.Model, data: CodedData) -> bool:
     """Returns whether a model was trained on these data.
 
     Those of a catalogue may have had fewer rows then.
@@ -94,7 +94,7 @@ def _is_known(run: Path, model: finished_retriever.Model, data: CodedData) -> bo
         return False
     rows = codes_main.read_report(report)["items"]
     then = {modality: codes[:rows] for modality, codes in data.codes.items()}
-    return model.data == coded_histories.fingerprint(data.inter, then)
+    return model.data == corpus.fingerprint(data.inter, then)
 
 
 def _check_same(

@@ -1,282 +1,212 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Histories and code files in; data sets for a T5, side by side and checked, out."""
+"""Loads histories and the code files of their items."""
 
-import hashlib
+import dataclasses
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int, Int32
-from ml_collections import ConfigDict
+from jaxtyping import Int, Int32
 
+from rfrec import config as cfg
 from rfrec.codes import catalogue, table
 from rfrec.config import UserError
-from rfrec.data import folders, sequences, sources
+from rfrec.data import folders, sources
 from rfrec.data.interactions import Interactions
 from rfrec.data.synthetic import histories
+from rfrec.retrieval.corpus import (
+    MODALITIES,
+    CodedData,
+    CodedSet,
+    describe_conflicts,
+    none_removed,
+    stack,
+)
+from rfrec.retrieval.options import History
 
-MODALITIES = ("text", "image")
 _FOLDERS = {"folder": folders.open_folder, "mmrec": folders.open_mmrec}
 
 
-class CodedSet(NamedTuple):
-    """One data set.
+@dataclasses.dataclass(frozen=True)
+class Data(History):
+    """Histories and codes.
 
     Attributes:
-      name: Of the data set.
-      inter: Whole histories.
-      codes: By modality, a row per item; -1 for an item without codes, which is in no
-        history.
-      removed: By modality, marks items that histories may hold but that are not to be
-        named; only of catalogues.
+      source: Format of the data.
+      path: Folder of the data; None uses the environment variable RFREC_DATA.
+      names: Data sets; several share the tokens and are trained on together.
+      text: Text codes: the suffix KIND of `NAME.index_KIND.json` beside the histories,
+        or a path that ends in .json, of such a file or of the `catalogue.json` of a
+        catalogue; `{name}` in it stands for the data set. None uses no text codes.
+      image: Image codes, likewise.
+      unique: Whether items that share all codes are an error, not a warning.
+      num_items: Number of items of synthetic data.
+      num_users: Number of users of synthetic data.
     """
 
-    name: str
-    inter: Interactions
-    codes: dict[str, Int32[np.ndarray, "N Q"]]
-    removed: dict[str, Bool[np.ndarray, " N"]]
+    source: str = cfg.option("folder", cfg.one_of(*sources.SOURCES))
+    path: str | None = None
+    names: tuple[str, ...] = ("Instruments",)
+    text: str | None = "lemb"
+    image: str | None = "vitemb"
+    unique: bool = False
+    num_items: int = cfg.option(400, cfg.whole(1))
+    num_users: int = cfg.option(600, cfg.whole(1))
 
 
-class CodedData(NamedTuple):
-    """Data sets one behind the other.
-
-    Attributes:
-      names: Of the data sets.
-      num_items: Of each.
-      num_users: Of each.
-      inter: Histories of all; items of a set follow those of the sets before.
-      codes: By modality, of all items.
-      removed: By modality, as of `CodedSet`, of all items.
-      fingerprint: SHA-256 of histories and codes.
-      warnings: To be shown.
-    """
-
-    names: tuple[str, ...]
-    num_items: tuple[int, ...]
-    num_users: tuple[int, ...]
-    inter: Interactions
-    codes: dict[str, Int32[np.ndarray, "N Q"]]
-    removed: dict[str, Bool[np.ndarray, " N"]]
-    fingerprint: str
-    warnings: tuple[str, ...]
-
-    def rows(self, number: int) -> slice:
-        """Returns the items of a data set."""
-        first = sum(self.num_items[:number])
-        return slice(first, first + self.num_items[number])
-
-    def users(self, number: int) -> slice:
-        """Returns the users of a data set."""
-        first = sum(self.num_users[:number])
-        return slice(first, first + self.num_users[number])
-
-
-def load(config: ConfigDict, used: Sequence[str]) -> CodedData:
-    """Loads the data sets that a config names.
+def load(data: Data, used: Sequence[str], *, seed: int) -> CodedData:
+    """Loads the data sets.
 
     Args:
-      config: Its section `data` and its seed count.
+      data: Which data sets to load.
       used: Modalities whose codes are needed.
+      seed: Seed of synthetic data.
 
     Raises:
-      UserError: One line that names what is wrong and how to mend it.
+      UserError: A file is missing or damaged, an item of a history has no codes, or
+        codes are not unique but must be.
     """
-    if config.data.source == "synthetic":
-        made = synthetic(config.data.num_users, config.data.num_items, config.seed)
-        codes = {m: made.codes[m] for m in used}
-        parts = [made._replace(codes=codes, removed=_no_removed(codes))]
+    if data.source == "synthetic":
+        drawn = synthetic(data.num_users, data.num_items, seed)
+        codes = {m: drawn.codes[m] for m in used}
+        parts = [drawn._replace(codes=codes, removed=none_removed(codes))]
     else:
-        names = tuple(config.data.names) or (None,)
-        parts = [_load_set(config, name, used) for name in names]
-    warnings = [
-        line
-        for part in parts
-        for modality in part.codes
-        if (line := _conflicts(part, modality, config.data.unique))
-    ]
+        names = tuple(data.names) or (None,)
+        parts = [_load_set(data, name, used) for name in names]
+    warnings = []
+    for part in parts:
+        for line in filter(None, (describe_conflicts(part, m) for m in part.codes)):
+            if data.unique:
+                raise UserError(
+                    f"{line}; repair them with rfrec.launch.codes, or set"
+                    " config.data.unique=False"
+                )
+            warnings.append(f"{line}: they are always recommended together")
     return stack(parts, warnings)
 
 
-def stack(parts: Sequence[CodedSet], warnings: Sequence[str] = ()) -> CodedData:
-    """Puts data sets of the same modalities behind one another."""
-    inter = parts[0].inter
-    if len(parts) > 1:
-        inter = sequences.stack_interactions({p.name: p.inter for p in parts})
-    codes = {}
-    for modality in parts[0].codes:
-        tables = [part.codes[modality] for part in parts]
-        levels = {part.shape[1] for part in tables}
-        if len(levels) > 1:
-            raise UserError(
-                f"config.data.names: their {modality} codes have {min(levels)} and"
-                f" {max(levels)} levels: use data sets of one tokenizer"
-            )
-        codes[modality] = np.concatenate(tables)
-    return CodedData(
-        names=tuple(part.name for part in parts),
-        num_items=tuple(part.inter.num_items for part in parts),
-        num_users=tuple(part.inter.num_users for part in parts),
-        inter=inter,
-        codes=codes,
-        removed={m: np.concatenate([p.removed[m] for p in parts]) for m in codes},
-        fingerprint=fingerprint(inter, codes),
-        warnings=tuple(warnings),
-    )
-
-
-def fingerprint(inter: Interactions, codes: dict[str, Int32[np.ndarray, "N Q"]]) -> str:
-    """Hashes histories and codes, by SHA-256."""
-    digest = hashlib.sha256()
-    for array in (inter.indptr, inter.items, *codes.values()):
-        digest.update(np.ascontiguousarray(array, "<i8").tobytes())
-    return digest.hexdigest()
-
-
-def _load_set(config: ConfigDict, name: str | None, used: Sequence[str]) -> CodedSet:
-    data = config.data
+def _load_set(data: Data, name: str | None, used: Sequence[str]) -> CodedSet:
     inter = sources.load_interactions(source=data.source, path=data.path, name=name)
     name = name or data.source
-    codes, gone = {}, {}
+    codes, removed_rows = {}, {}
     for modality in used:
-        if data[modality] is None:
+        kind = getattr(data, modality)
+        if kind is None:
             raise UserError(
-                f"config.task.names need {modality} codes: set config.data.{modality}"
+                f"config.task.names need {modality} codes; set config.data.{modality}"
                 " to the suffix or path of an index file"
             )
-        path = index_path(data.source, data.path, name, data[modality])
-        index, gone[modality] = read_codes(path)
+        path = index_path(data.source, data.path, name, kind)
+        index, removed_rows[modality] = read_codes(path)
         if index.modality != modality:
             raise UserError(
-                f"{path} holds {index.modality} codes: give it as"
+                f"{path} contains {index.modality} codes; set it as"
                 f" config.data.{index.modality}"
             )
         inter, codes[modality] = align(index, inter, path)
-    # An index may name items that come after those of the one read before.
-    most = inter.num_items
+    # An index may name items beyond those of the index that was read before it.
+    count = inter.num_items
     codes = {
-        m: np.pad(c, ((0, most - len(c)), (0, 0)), constant_values=-1)
+        m: np.pad(c, ((0, count - len(c)), (0, 0)), constant_values=-1)
         for m, c in codes.items()
     }
-    removed = _no_removed(codes)
-    for modality, rows in gone.items():
+    removed = none_removed(codes)
+    for modality, rows in removed_rows.items():
         removed[modality][rows] = True
     return CodedSet(name, inter, codes, removed)
 
 
-def _no_removed(
-    codes: dict[str, Int32[np.ndarray, "N Q"]],
-) -> dict[str, Bool[np.ndarray, " N"]]:
-    return {modality: np.zeros(len(rows), bool) for modality, rows in codes.items()}
-
-
 def read_codes(path: Path) -> tuple[table.CodeIndex, Int32[np.ndarray, "_"]]:
-    """Reads an index file, or the catalogue whose manifest is named.
+    """Reads an index file, or the catalogue with this manifest.
 
     Returns:
-      The codes, and the rows of removed items, of which an index has none.
+      The codes, and the rows of removed items (none in an index file).
     """
     if path.name != catalogue.MANIFEST:
         return table.read_index(path), np.zeros(0, np.int32)
-    found = catalogue.load(path.parent)
-    names = tuple(map(str, range(len(found.codes))))
-    index = table.CodeIndex(found.codes, names, found.manifest.modality)
-    return index, found.removed
+    loaded = catalogue.load(path.parent)
+    names = tuple(map(str, range(len(loaded.codes))))
+    index = table.CodeIndex(loaded.codes, names, loaded.manifest.modality)
+    return index, loaded.removed
 
 
-def index_path(source: str, root: str | None, name: str, place: str) -> Path:
-    """Returns the file of `config.data.text` or `.image`.
+def index_path(source: str, root: str | None, name: str, kind: str) -> Path:
+    """Returns the file of the option `data.text` or `data.image`.
 
     Args:
-      source: Of the data.
-      root: Its folder; None takes `$RFREC_DATA`.
-      name: Of the data set; replaces `{name}` in a path.
-      place: A path that ends in .json, of an index or of a catalogue's manifest, or the
-        suffix of `NAME.index_SUFFIX.json`.
+      source: Format of the data.
+      root: Folder of the data; None uses `$RFREC_DATA`.
+      name: Data set; replaces `{name}` in a path.
+      kind: Suffix of `NAME.index_SUFFIX.json`, or a path that ends in .json.
+
+    Raises:
+      UserError: A suffix is used with a source that is not a folder.
     """
-    if place.endswith(".json"):
-        return Path(place.replace("{name}", name)).expanduser()
+    if kind.endswith(".json"):
+        return Path(kind.replace("{name}", name)).expanduser()
     if source not in _FOLDERS:
         raise UserError(
-            f"config.data.text and image: source {source!r} needs the path of an index"
-            f" file that ends in .json, not {place!r}"
+            f"config.data.text and image: source {source!r} requires the path of an"
+            f" index file that ends in .json, not {kind!r}"
         )
     folder = Path(root or os.environ["RFREC_DATA"]).expanduser()
-    return _FOLDERS[source](folder, name).log.with_name(f"{name}.index_{place}.json")
+    return _FOLDERS[source](folder, name).log.with_name(f"{name}.index_{kind}.json")
 
 
 def align(
     index: table.CodeIndex, inter: Interactions, path: Path
 ) -> tuple[Interactions, Int32[np.ndarray, "N Q"]]:
-    """Lays codes out by item row; items that only the index knows come last.
+    """Arranges codes by item row; items that only the index names come last.
 
     Args:
-      index: As read.
+      index: Codes and item names, as read.
       inter: Histories.
-      path: Of the index, for errors.
+      path: File of the index, for errors.
 
     Returns:
       Histories, whose `num_items` may have grown, and codes, -1 where there are none.
 
     Raises:
-      UserError: An item of a history has no codes, or an id of the index is no row.
+      UserError: An item of a history has no codes, or an id of the index is not a row.
     """
     ids = inter.item_ids
     if ids is None:
         ids = _row_ids(index, inter.num_items, path)
     rows = {name: row for row, name in enumerate(ids)}
-    fresh = tuple(name for name in index.item_ids if name not in rows)
-    rows |= {name: len(ids) + i for i, name in enumerate(fresh)}
+    added = tuple(name for name in index.item_ids if name not in rows)
+    rows |= {name: len(ids) + i for i, name in enumerate(added)}
     codes = np.full((len(rows), index.codes.shape[1]), -1, np.int32)
     codes[[rows[name] for name in index.item_ids]] = index.codes
-    lacking = np.flatnonzero(codes[inter.items, 0] < 0)
-    if lacking.size:
-        place = int(lacking[0])
-        user = int(np.searchsorted(inter.indptr, place, side="right")) - 1
+    missing = np.flatnonzero(codes[inter.items, 0] < 0)
+    if missing.size:
+        first = int(missing[0])
+        user = int(np.searchsorted(inter.indptr, first, side="right")) - 1
         raise UserError(
-            f"{path}: item {ids[inter.items[place]]} of user"
-            f" {inter.user_ids[user]!r} has no codes; {lacking.size} such interactions:"
-            " give every item of the histories its codes"
+            f"{path}: item {ids[inter.items[first]]} of user"
+            f" {inter.user_ids[user]!r} has no codes ({missing.size} such"
+            " interactions); add the codes of every item of the histories"
         )
-    names = None if inter.item_ids is None else (*ids, *fresh)
-    return replace(inter, num_items=len(rows), item_ids=names), codes
+    names = None if inter.item_ids is None else (*ids, *added)
+    return dataclasses.replace(inter, num_items=len(rows), item_ids=names), codes
 
 
 def _row_ids(index: table.CodeIndex, num_items: int, path: Path) -> tuple[str, ...]:
-    """Returns the row numbers that histories and index span, as names."""
+    """Returns the row numbers of histories and index, as names."""
     for name in index.item_ids:
         if not name.isdecimal() or str(int(name)) != name or int(name) >= 2**31 - 1:
             raise UserError(
-                f"{path}: item {name!r} is unknown to the histories, which number"
-                " their items from 0"
+                f"{path}: item {name!r} is unknown to the histories, whose items are"
+                " numbered from 0"
             )
-    most = max(num_items, 1 + max(map(int, index.item_ids)))
-    return tuple(map(str, range(most)))
-
-
-def _conflicts(part: CodedSet, modality: str, unique: bool) -> str | None:
-    """Returns a warning if items share all codes; refuses them if they must not."""
-    codes = part.codes[modality]
-    codes = codes[codes[:, 0] >= 0]
-    sizes = tuple((codes.max(axis=0) + 1).tolist())
-    count = table.statistics(codes, sizes).conflict_items
-    if not count:
-        return None
-    told = f"{part.name}: {modality} codes are not unique, {count} conflict items"
-    if unique:
-        raise UserError(
-            f"{told}; repair them by rfrec.launch.codes, or set"
-            " config.data.unique=False"
-        )
-    return f"{told}: a list that names one names all that share its codes"
+    count = max(num_items, 1 + max(map(int, index.item_ids)))
+    return tuple(map(str, range(count)))
 
 
 def synthetic(num_users: int, num_items: int, seed: int) -> CodedSet:
-    """Makes histories with structure, and random unique codes for both modalities."""
-    # Rings of some 25 items: long enough that a history goes on along them.
+    """Draws histories with structure, and random unique codes for both modalities."""
+    # Clusters of about 25 items: histories walk along them.
     inter = histories(
         num_users,
         num_items=num_items,
@@ -292,7 +222,7 @@ def synthetic(num_users: int, num_items: int, seed: int) -> CodedSet:
         rng = np.random.default_rng([seed, 6, number])
         keys = rng.choice(size**levels, num_items, replace=False)
         codes[modality] = _digits(keys, size, levels)
-    return CodedSet("synthetic", inter, codes, _no_removed(codes))
+    return CodedSet("synthetic", inter, codes, none_removed(codes))
 
 
 def _digits(

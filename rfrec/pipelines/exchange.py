@@ -1,9 +1,9 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""T5 folders of Hugging Face to and from runs of `rfrec.launch.t5`.
+"""Exchanges models with other programs: MQL4GRec's RQ-VAE, T5 of Hugging Face.
 
-A folder that `save_pretrained` wrote comes in and a run comes out, whose weights
-`config.init.workdir` takes; or a run comes in and such a folder goes out.
+A model that is imported becomes a run with one checkpoint; `config.init.workdir` of
+another run can name it. A run is exported as a folder that `from_pretrained` loads.
 """
 
 import dataclasses
@@ -14,15 +14,29 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from rfrec import config as cfg
 from rfrec.config import UserError, read_config
-from rfrec.pipelines import finished_retriever, retriever, run_folder
-from rfrec.retrieval import hf, hf_vocab, t5, tasks, training, vocab, vocab_files
+from rfrec.pipelines import retriever, run_folder
+from rfrec.pipelines.retriever import Options
+from rfrec.retrieval import (
+    builders,
+    hf,
+    hf_vocab,
+    t5,
+    tasks,
+    training,
+    vocab,
+    vocab_files,
+)
+from rfrec.retrieval.options import CHECKPOINTS, HIGHEST, LOWEST
 from rfrec.retrieval.vocab import Vocabulary
+from rfrec.tokenizer import mql4grec
+from rfrec.tokenizer import training as tokenizer_training
 from rfrec.train import loop
 from rfrec.train.checkpoint import Checkpoints
 from rfrec.train.state import create
 
-# What a run's config says of the shape of a model.
+# Keys of a run's config that describe the shape of a model.
 SHAPE = (
     *("d_model", "d_ff", "d_kv", "num_heads", "num_layers", "num_decoder_layers"),
     *("feed_forward", "dropout", "tied"),
@@ -30,46 +44,47 @@ SHAPE = (
 
 
 def import_folder(config: ConfigDict, folder: Path, workdir: Path) -> None:
-    """Makes a run whose only checkpoint is the model of a folder.
+    """Creates a run whose only checkpoint is the T5 of a folder.
 
     Args:
-      config: Of the run; its model's shape is taken from the folder, and the
-        vocabulary keeps the layout `vocab.layout`: of a model in the T5 layout, a
-        compact one takes the rows of the codes and of the prompts of `task.names`.
-      folder: What `save_pretrained` wrote, with its tokenizer.
-      workdir: New.
+      config: Config of the run. The shape of its model is replaced by that of the
+        folder. If `vocab.layout` is `compact` and the model has the T5 layout, only
+        the rows of the codes and of the prompts of `task.names` are taken.
+      folder: Folder that `save_pretrained` wrote, with its tokenizer.
+      workdir: Folder of the new run.
 
     Raises:
-      UserError: One of them is not understood, or they do not go together.
+      UserError: A file is not understood, or config and model do not match.
     """
     if "task" not in config:
-        raise UserError("--config=configs/t5.py[:finetune] is needed to import a T5")
-    retriever.check(config)
+        raise UserError("importing a T5 requires --config=configs/t5.py[:finetune]")
+    options = retriever.check(config)
     refuse_run(workdir)
     weights, known = read_folder(folder)
-    wanted = in_layout(config, known, folder)
+    wanted = convert_layout(options, known, folder)
     if wanted != known:
-        weights = _compact(weights, config, known, wanted)
+        weights = _compact(weights, options, known, wanted)
     adapted = adapt(config, weights.arch, folder)
+    options = cfg.parse(Options, adapted)
     run_folder.open_workdir(workdir, adapted)
     vocab_files.write(wanted, workdir / "vocab.json")
-    _store(adapted, weights, workdir)
+    _store(options, weights, workdir)
     logging.info("%d tokens, %s layout: %s", wanted.size, wanted.layout, workdir)
 
 
 def refuse_run(workdir: Path) -> None:
-    """Refuses a folder that holds a run already.
+    """Refuses a folder that contains a run.
 
     Raises:
-      UserError: It does.
+      UserError: The folder contains a run.
     """
     for name in ("config.json", "checkpoints"):
         if (workdir / name).exists():
-            raise UserError(f"{workdir} holds a run already: use another --workdir")
+            raise UserError(f"{workdir} contains a run; use another --workdir")
 
 
 def read_folder(folder: Path) -> tuple[hf.Weights, Vocabulary]:
-    """Reads a model and its vocabulary; rows that no token has are left out.
+    """Reads a model and its vocabulary; rows without a token are left out.
 
     Raises:
       UserError: A file is missing or damaged, or there are more tokens than rows.
@@ -79,53 +94,53 @@ def read_folder(folder: Path) -> tuple[hf.Weights, Vocabulary]:
     if spare < 0:
         raise UserError(
             f"{folder}: its tokenizer has {vocabulary.size} tokens, its model"
-            f" {weights.arch.vocab_size}: they do not belong together"
+            f" {weights.arch.vocab_size}; they do not match"
         )
     if spare:
-        logging.warning("%s: %d rows that no token has are left out", folder, spare)
+        logging.warning("%s: %d rows without a token are left out", folder, spare)
     return hf.trim(weights, vocabulary.size), vocabulary
 
 
-def in_layout(config: ConfigDict, known: Vocabulary, folder: Path) -> Vocabulary:
-    """Returns the vocabulary of the run: as it is, or compact.
+def convert_layout(options: Options, known: Vocabulary, folder: Path) -> Vocabulary:
+    """Returns the vocabulary of the run: unchanged, or compact.
 
     Raises:
-      UserError: The T5 layout is wanted of a compact model, or there are no codes.
+      UserError: A compact model would need the T5 layout, or there are no codes.
     """
-    wanted = config.vocab.layout
+    wanted = options.vocab.layout
     if wanted == known.layout:
         return known
     if wanted == "t5":
         raise UserError(
-            f"{folder} has a compact vocabulary: set config.vocab.layout=compact"
+            f"{folder} has a compact vocabulary; set config.vocab.layout=compact"
         )
     codes = {modality: known.sizes(modality) for modality in known.modalities}
     if not codes:
         raise UserError(
-            f"{folder} knows no codes, so nothing is left of its tokens in a compact"
-            " vocabulary: set config.vocab.layout=t5"
+            f"{folder} has no codes, so a compact vocabulary would be empty; set"
+            " config.vocab.layout=t5"
         )
-    return vocab.build(codes, prompts=_prompts(config))
+    return vocab.build(codes, prompts=_prompts(options))
 
 
-def _prompts(config: ConfigDict) -> dict[str, int]:
-    return tasks.prompt_sizes(config.task.names, config.task.prompt_tokens)
+def _prompts(options: Options) -> dict[str, int]:
+    return tasks.prompt_sizes(options.task.names, options.task.prompt_tokens)
 
 
 def _compact(
-    weights: hf.Weights, config: ConfigDict, known: Vocabulary, wanted: Vocabulary
+    weights: hf.Weights, options: Options, known: Vocabulary, wanted: Vocabulary
 ) -> hf.Weights:
     arch = dataclasses.replace(weights.arch, vocab_size=wanted.size)
-    source = vocab.grow(known, {}, prompts=_prompts(config))
-    fresh = training.fresh_weights(arch, config.seed)
+    source = vocab.grow(known, {}, prompts=_prompts(options))
+    fresh = training.fresh_weights(arch, options.seed)
     return hf.Weights(arch, hf_vocab.move_rows(weights.params, source, wanted, fresh))
 
 
 def adapt(config: ConfigDict, arch: t5.Architecture, folder: Path) -> ConfigDict:
-    """Returns the run's config with the model's shape.
+    """Returns the run's config with the shape of a model.
 
     Raises:
-      UserError: The shape has no keys in `config.model`.
+      UserError: `config.model` has no key for a part of the shape.
     """
     adapted = config.copy_and_resolve_references()
     with adapted.unlocked():
@@ -137,30 +152,25 @@ def adapt(config: ConfigDict, arch: t5.Architecture, folder: Path) -> ConfigDict
     for name in ("relative_buckets", "relative_max_distance", "epsilon"):
         if getattr(arch, name) != getattr(plain, name):
             raise UserError(
-                f"{folder}: its {name} is {getattr(arch, name)}, which runs cannot"
-                f" have: only {getattr(plain, name)}"
+                f"{folder}: its {name} is {getattr(arch, name)}; only"
+                f" {getattr(plain, name)} is supported"
             )
     return adapted
 
 
-def _store(config: ConfigDict, weights: hf.Weights, workdir: Path) -> None:
+def _store(options: Options, weights: hf.Weights, workdir: Path) -> None:
     """Stores the weights as the first step of the run."""
     state = create(
         params=weights.params,
         model_state={},
-        optimizer=retriever.optimizer(config, 1),
-        seed=config.seed,
+        optimizer=builders.build_optimizer(options, 1),
+        seed=options.seed,
     )
-    checkpoints = Checkpoints(
-        workdir, lowest=retriever.LOWEST, highest=retriever.HIGHEST
-    )
-    try:
+    with Checkpoints(workdir, lowest=LOWEST, highest=HIGHEST) as checkpoints:
         notes = {"data": ""} | vars(loop.Progress())
         host = jax.tree.map(np.asarray, state)
         checkpoints.save(0, host, notes=notes, metrics=None)
         checkpoints.wait()
-    finally:
-        checkpoints.close()
 
 
 def export_run(
@@ -169,49 +179,84 @@ def export_run(
     """Writes a model of a run as a folder that `from_pretrained` loads.
 
     Args:
-      workdir: Of the run.
-      folder: New.
-      checkpoint: The criterion whose best is wanted, or `last`; None takes the run's.
-      base: Folder of a model in the T5 layout whose codes the run shares: the model is
+      workdir: Folder of the run.
+      folder: New folder.
+      checkpoint: The best checkpoint by a criterion, or `last`; None uses the criterion
+        of the run.
+      base: Folder of a model in the T5 layout with the codes of the run. The model is
         written in that layout, with the tokenizer files and the rows of all other
-        tokens from there.
+        tokens from the base.
 
     Raises:
-      UserError: The run has no such model, the folder holds something, or the base
-        is a model of another shape or other codes.
+      UserError: The run has no such model, the folder is not empty, or the base has
+        another shape or other codes.
     """
-    if checkpoint not in (None, "last", *retriever.LOWEST, *retriever.HIGHEST):
+    if checkpoint not in (None, *CHECKPOINTS):
         raise UserError(f"--best={checkpoint}: use ndcg@10, loss or last")
     config = read_config(workdir / "config.json")
     if checkpoint is None and "train" in config:
         checkpoint = config.train.get("criterion")
-    model = finished_retriever.read_model(workdir, checkpoint or "last")
+    model = retriever.read_model(workdir, checkpoint or "last")
     weights, vocabulary = hf.Weights(model.arch, model.params), model.vocabulary
     if base is not None:
-        weights, vocabulary = _upon(base, weights, vocabulary, model.config)
+        weights, vocabulary = _rebase(base, weights, vocabulary, model.options)
     hf.write(folder, weights, vocabulary, tokenizer_of=base)
     logging.info("step %d of %s: %s", model.step, workdir, folder)
 
 
-def _upon(
-    base: Path, weights: hf.Weights, vocabulary: Vocabulary, config: ConfigDict
+def _rebase(
+    base: Path, weights: hf.Weights, vocabulary: Vocabulary, options: Options
 ) -> tuple[hf.Weights, Vocabulary]:
     """Returns the model in the vocabulary of the base."""
-    there = hf.read(base)
-    target = vocab.grow(hf_vocab.read(base), {}, prompts=_prompts(config))
+    original = hf.read(base)
+    target = vocab.grow(hf_vocab.read(base), {}, prompts=_prompts(options))
     arch = dataclasses.replace(
         weights.arch,
-        vocab_size=there.arch.vocab_size,
-        dropout=there.arch.dropout,
-        remat=there.arch.remat,
-        dtype=there.arch.dtype,
+        vocab_size=original.arch.vocab_size,
+        dropout=original.arch.dropout,
+        remat=original.arch.remat,
+        dtype=original.arch.dtype,
     )
-    if arch != there.arch:
+    if arch != original.arch:
         fields = dataclasses.asdict(arch)
-        name = next(n for n, v in fields.items() if v != getattr(there.arch, n))
+        name = next(n for n, v in fields.items() if v != getattr(original.arch, n))
         raise UserError(
-            f"--base={base}: its {name} is {getattr(there.arch, name)}, the run's"
-            f" {fields[name]}: name the model that the run began with"
+            f"--base={base}: its {name} is {getattr(original.arch, name)}, the run's"
+            f" {fields[name]}; use the model that the run started from"
         )
-    params = hf_vocab.move_rows(weights.params, vocabulary, target, there.params)
-    return hf.Weights(there.arch, params), target
+    params = hf_vocab.move_rows(weights.params, vocabulary, target, original.params)
+    return hf.Weights(original.arch, params), target
+
+
+def adapt_tokenizer(config: ConfigDict, weights: mql4grec.Weights) -> ConfigDict:
+    """Returns the config of a tokenizer's run with the shape of a checkpoint."""
+    adapted = config.copy_and_resolve_references()
+    with adapted.unlocked():
+        adapted.model.hidden = weights.hidden
+        adapted.model.latent_width = weights.latent_width
+        adapted.model.batch_norm = bool(weights.batch_stats)
+        adapted.codebook.sizes = weights.sizes
+        if len(adapted.codebook.sk_epsilons) != len(weights.sizes):
+            adapted.codebook.sk_epsilons = (0.0,)
+    return adapted
+
+
+def store_tokenizer(
+    trainer: tokenizer_training.Trainer,
+    weights: mql4grec.Weights,
+    checkpoints: Checkpoints,
+    fingerprint: str,
+) -> None:
+    """Stores the weights of a tokenizer as the last step of a run."""
+    state = trainer.init()
+    model_state = dict(state.model_state)
+    if weights.batch_stats:
+        model_state["batch_stats"] = weights.batch_stats
+    step = trainer.schedule.total_steps
+    state = state.replace(
+        step=np.int32(step), params=weights.params, model_state=model_state
+    )
+    notes = {"items": fingerprint} | vars(loop.Progress(step=step))
+    checkpoints.save(step, state, notes=notes, metrics=None)
+    checkpoints.wait()
+    logging.info("stored %s", checkpoints.latest())

@@ -1,318 +1,297 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Turns a config of `configs/t5.py` into the parts of a T5's training."""
+"""A run of a T5 retriever: trains and reports; loads the model of a finished run."""
 
-import math
-from collections.abc import Mapping
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
+import jax
 import numpy as np
-from jax import numpy as jnp
+from absl import logging
 from ml_collections import ConfigDict
 
 from rfrec import config as cfg
-from rfrec.codes import trie
-from rfrec.config import UserError
-from rfrec.data import sequences, sources
-from rfrec.pipelines.coded_histories import CodedData
-from rfrec.retrieval import t5, tasks, training, validation, vocab
-from rfrec.retrieval.batches import slots, take
-from rfrec.retrieval.corpus import Catalogue, Corpus
+from rfrec.codes import catalogue
+from rfrec.config import UserError, read_config
+from rfrec.pipelines import coded_histories, run_folder
+from rfrec.pipelines import options as options_lib
+from rfrec.retrieval import builders, t5, tasks, training, vocab_files
+from rfrec.retrieval import options as retrieval_options
+from rfrec.retrieval.corpus import CodedData
+from rfrec.retrieval.options import HIGHEST, LOWEST
 from rfrec.retrieval.vocab import Vocabulary
-from rfrec.train import loop, optim, partition
+from rfrec.train.checkpoint import Checkpoints
+from rfrec.train.state import TrainState
 from rfrec.typing import PyTree
 
-LOWEST, HIGHEST = ("loss",), ("ndcg@10",)
-
-RULES: cfg.Rules = {
-    "seed": cfg.at_least(0),
-    "data.source": cfg.one_of(*sources.SOURCES),
-    "data.max_history": cfg.whole(1),
-    "data.mode": cfg.within(0, len(sequences.MODES)),
-    "data.num_items": cfg.whole(1),
-    "data.num_users": cfg.whole(1),
-    "task.names": cfg.each(cfg.one_of(*tasks.TASKS), least=1),
-    "task.weights": cfg.each(cfg.above(0)),
-    "task.prompt_tokens": cfg.whole(0),
-    "task.user_buckets": cfg.whole(0),
-    "vocab.layout": cfg.one_of(*vocab.LAYOUTS),
-    "vocab.codes": cfg.whole(0),
-    "init.checkpoint": cfg.one_of(*LOWEST, *HIGHEST, "last"),
-    "model.d_model": cfg.whole(1),
-    "model.d_ff": cfg.whole(1),
-    "model.d_kv": cfg.whole(1),
-    "model.num_heads": cfg.whole(1),
-    "model.num_layers": cfg.whole(1),
-    "model.num_decoder_layers": cfg.whole(1),
-    "model.feed_forward": cfg.one_of("relu", "gated-gelu"),
-    "model.dropout": cfg.within(0, 1),
-    "model.dtype": cfg.one_of("float32", "bfloat16"),
-    "optim.warmup_share": cfg.within(0, 1),
-    "optim.decay": cfg.one_of("all", "matrices"),
-    "optim.accumulate": cfg.whole(1),
-    "train.patience": cfg.whole(1),
-    "train.criterion": cfg.one_of(*LOWEST, *HIGHEST),
-    "train.tensor": cfg.whole(1),
-    "train.buckets": cfg.each(cfg.whole(1)),
-    "train.run": cfg.whole(1),
-    "eval.task": cfg.one_of(*tasks.TASKS),
-    "eval.users": cfg.whole(0),
-    "eval.beams": cfg.whole(1),
-    "eval.batch_size": cfg.whole(1),
-    **cfg.TRAINING_RULES,
-}
+# Parameters with a row for each token: they grow with the vocabulary.
+_BY_TOKEN = ("embedding", "output")
 
 
-def check(config: ConfigDict) -> None:
-    """Checks each value, then what does not go together.
+@dataclasses.dataclass(frozen=True)
+class Init:
+    """Weights to start from.
+
+    Attributes:
+      workdir: Folder of a run whose weights are the start and whose vocabulary is
+        extended; None initialises the weights.
+      checkpoint: Checkpoint of that run: the best by a criterion, or the last.
+    """
+
+    workdir: str | None = None
+    checkpoint: Literal["ndcg@10", "loss", "last"] = "ndcg@10"
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(retrieval_options.Options):
+    """Options of `rfrec.launch.t5`.
+
+    Attributes:
+      data: Histories and codes.
+      init: Weights to start from.
+    """
+
+    data: coded_histories.Data = coded_histories.Data()
+    init: Init = Init()
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Modalities whose codes the tasks need."""
+        return tasks.modalities(self.task.names)
+
+
+class Start(NamedTuple):
+    """Vocabulary and weights at the beginning of a run.
+
+    Attributes:
+      vocabulary: Vocabulary of the run.
+      weights: Weights of another run, extended; None initialises them.
+      step: Step at which the other run stored them.
+    """
+
+    vocabulary: Vocabulary
+    weights: PyTree = None
+    step: int | None = None
+
+
+class Model(NamedTuple):
+    """A trained T5.
+
+    Attributes:
+      config: Config of its run.
+      options: The same as options.
+      vocabulary: Vocabulary of its run.
+      arch: Shape of the model.
+      params: Parameters, on the host.
+      step: Step of the checkpoint.
+      data: Fingerprint of the histories and codes of training; empty if unknown.
+    """
+
+    config: ConfigDict
+    options: Options
+    vocabulary: Vocabulary
+    arch: t5.Architecture
+    params: PyTree
+    step: int
+    data: str
+
+
+def check(config: ConfigDict) -> Options:
+    """Returns the options of a config.
 
     Raises:
-      UserError: Names the keys.
+      UserError: A value is not allowed, or values cannot be combined; names the keys.
     """
-    cfg.check(config, RULES)
-    task, names = config.task, tuple(config.task.names)
-    tasks.check_tasks(names)
-    if len(task.weights) not in (0, len(names)):
-        raise UserError(
-            f"config.task.weights has {len(task.weights)} values for {len(names)}"
-            " tasks: give one each, or ()"
+    options_lib.check(config, Options)
+    options = cfg.parse(Options, config)
+    retrieval_options.check(options)
+    return options
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Trains to the end, resuming what `workdir` contains, and reports."""
+    options = check(config)
+    data = coded_histories.load(options.data, options.modalities, seed=options.seed)
+    for warning in data.warnings:
+        logging.warning("%s", warning)
+    # Before the folder is created, so that a refused config leaves nothing behind.
+    start = begin(options, data)
+    trainer = builders.build_trainer(options, data, start.vocabulary, start.weights)
+    run_folder.open_workdir(workdir, config)
+    keep_vocabulary(start.vocabulary, workdir)
+    logging.info(
+        "%d users, %d items, %d tokens on %d %s device(s)",
+        *(data.inter.num_users, data.inter.num_items, start.vocabulary.size),
+        *(jax.device_count(), jax.default_backend()),
+    )
+    result = train(trainer, data.fingerprint, workdir)
+    if jax.process_index() == 0:
+        described = {
+            "users": data.inter.num_users,
+            "items": data.inter.num_items,
+            "data": {"names": list(data.names), "sha256": data.fingerprint},
+            "warnings": list(data.warnings),
+            "vocabulary": start.vocabulary.size,
+            "init": {"workdir": options.init.workdir, "step": start.step},
+        }
+        head = run_folder.report_head("t5", config)
+        run_folder.write_report(workdir, head | described | result)
+
+
+def begin(options: Options, data: CodedData) -> Start:
+    """Builds the vocabulary, and reads the weights of another run if one is named."""
+    if options.init.workdir is None:
+        return Start(builders.build_vocabulary(options, data))
+    workdir = Path(options.init.workdir).expanduser()
+    model = read_model(workdir, options.init.checkpoint)
+    origin = f"config.init.workdir={workdir}"
+    vocabulary = builders.build_vocabulary(options, data, model.vocabulary, origin)
+    arch = builders.build_architecture(options, vocabulary)
+    fresh = training.fresh_weights(arch, options.seed)
+    weights = extend_weights(fresh, model.params, origin)
+    logging.info(
+        "weights of %s, step %d; %d tokens are new",
+        *(workdir, model.step, vocabulary.size - model.vocabulary.size),
+    )
+    return Start(vocabulary, weights, model.step)
+
+
+def keep_vocabulary(vocabulary: Vocabulary, workdir: Path) -> None:
+    """Writes `vocab.json`, or checks that the run has the same vocabulary.
+
+    Raises:
+      UserError: The run has another vocabulary.
+    """
+    path = workdir / "vocab.json"
+    if path.exists():
+        if vocab_files.read(path) != vocabulary:
+            raise UserError(
+                f"{path} is not the vocabulary of these codes; restore the codes, or"
+                " use another --workdir"
+            )
+    elif jax.process_index() == 0:
+        vocab_files.write(vocabulary, path)
+
+
+def train(trainer: training.Trainer, fingerprint: str, workdir: Path) -> dict[str, Any]:
+    """Trains to the end; returns the training part of the report."""
+    started, template = training.Run(trainer), trainer.init()
+    with Checkpoints(workdir, lowest=LOWEST, highest=HIGHEST) as checkpoints:
+        progress = started.fit(
+            checkpoints, workdir=workdir, notes={"data": fingerprint}
         )
-    if watched(config) not in names:
-        raise UserError(
-            f"config.eval.task={config.eval.task!r} is not trained: use one of"
-            f" {', '.join(names)}"
-        )
-    targets = {way.target for n in names for way in tasks.TASKS[n].directions}
-    heads, pairs = config.model.level_heads, any(tasks.TASKS[n].pairs for n in names)
-    impossible = {
-        "model.level_heads and tasks of two target modalities": heads
-        and len(targets) > 1,
-        "model.level_heads and vocab.layout=t5": heads and config.vocab.layout == "t5",
-        "task.user_buckets>0 and item2image or image2item": task.user_buckets > 0
-        and pairs,
-        "eval.task of single items (item2image, image2item)": tasks.TASKS[
-            watched(config)
-        ].pairs,
-        "optim.min_lr > optim.lr": config.optim.min_lr > config.optim.lr,
-        "train.tensor>1 and train.engine=pmap": config.train.tensor > 1
-        and config.train.engine == "pmap",
-        "train.buckets that do not ascend and": (
-            np.diff(config.train.buckets) <= 0
-        ).any(),
+        models = compare(started, checkpoints, template)
+    return {
+        "seconds": progress.seconds,
+        "steps": progress.step,
+        "parameters": int(sum(map(np.size, jax.tree.leaves(template.params)))),
+        "padding": started.padding()._asdict(),
+        "models": models,
     }
-    for keys, true in impossible.items():
-        if true:
-            raise UserError(f"config: {keys} do not go together: change one")
 
 
-def watched(config: ConfigDict) -> str:
-    """Returns the task whose loss and search are watched."""
-    return config.eval.task or config.task.names[0]
+def compare(
+    run: training.Run, checkpoints: Checkpoints, template: TrainState
+) -> dict[str, Any]:
+    """Evaluates the last model and the best by each criterion."""
+    steps = {"last": checkpoints.latest()}
+    steps |= {name: checkpoints.best(name) for name in checkpoints.criteria}
+    by_step: dict[int, dict[str, Any]] = {}
+    for name, step in steps.items():
+        assert step is not None, "nothing was stored before the comparison"
+        if step not in by_step:
+            host = checkpoints.restore(step, template).state
+            by_step[step] = {"step": step, **run.evaluate(run.trainer.place(host))}
+        logging.info(
+            "%-8s step %6d  loss %.4f  hr@10 %.4f  ndcg@10 %.4f",
+            *(name, step),
+            *(by_step[step][metric] for metric in ("loss", "hr@10", "ndcg@10")),
+        )
+    return {name: by_step[step] for name, step in steps.items() if step is not None}
 
 
-def vocabulary(
-    config: ConfigDict, data: CodedData, earlier: Vocabulary | None = None
-) -> Vocabulary:
-    """Builds the vocabulary of a run, or grows an earlier one.
+def read_model(workdir: Path, checkpoint: str) -> Model:
+    """Reads a model from the folder of its run, which is not changed.
 
     Args:
-      config: Of the run.
-      data: Whose codes it holds.
-      earlier: Of the run whose weights are the start.
+      workdir: Folder of the run.
+      checkpoint: One of `CHECKPOINTS`: the best by a criterion, or the last.
 
     Raises:
-      UserError: It does not extend the earlier one.
+      UserError: The folder contains no such run, or no checkpoint yet.
     """
-    sizes = code_sizes(config, data)
-    grown = {
-        "prompts": tasks.prompt_sizes(config.task.names, config.task.prompt_tokens),
-        "separator": config.task.separator,
-        "user_buckets": config.task.user_buckets,
-    }
-    if earlier is None:
-        return vocab.build(sizes, layout=config.vocab.layout, **grown)
-    origin = f"config.init.workdir={config.init.workdir}"
-    if earlier.layout != config.vocab.layout:
-        raise UserError(
-            f"{origin}: its vocabulary has the {earlier.layout} layout: set"
-            f" config.vocab.layout={earlier.layout}"
-        )
-    try:
-        return vocab.grow(earlier, _kept(sizes, earlier, config.vocab.codes), **grown)
-    except UserError as error:
-        raise UserError(f"{origin}: {error}") from error
-
-
-def code_sizes(config: ConfigDict, data: CodedData) -> dict[str, tuple[int, ...]]:
-    """Returns the codes of each level: as configured, or as many as the data have."""
-    sizes = {m: tuple((c.max(axis=0) + 1).tolist()) for m, c in data.codes.items()}
-    wanted = config.vocab.codes
-    for modality, found in sizes.items():
-        if wanted and max(found) > wanted:
-            raise UserError(
-                f"config.vocab.codes={wanted}: the {modality} codes go up to"
-                f" {max(found) - 1}: set it to {max(found)} or more"
-            )
-    if not wanted:
-        return sizes
-    return {m: (wanted,) * len(found) for m, found in sizes.items()}
-
-
-def _kept(
-    sizes: Mapping[str, tuple[int, ...]], earlier: Vocabulary, wanted: int
-) -> dict[str, tuple[int, ...]]:
-    """Takes an earlier level of more codes than the data have as it is."""
-
-    def keep(modality: str, level: int, size: int) -> int:
-        block = earlier.find("code", modality, level)
-        return max(size, block.size) if block and not wanted else size
-
-    return {
-        modality: tuple(keep(modality, level, size) for level, size in enumerate(found))
-        for modality, found in sizes.items()
-    }
-
-
-def architecture(config: ConfigDict, vocabulary: Vocabulary) -> t5.Architecture:
-    """Returns the shape of the model."""
-    model = {k: v for k, v in config.model.items() if k not in ("dtype", "level_heads")}
-    heads = ()
-    if config.model.level_heads:
-        heads = vocabulary.sizes(target_modality(config))
-    return t5.Architecture(
-        vocab_size=vocabulary.size,
-        level_heads=heads,
-        dtype=jnp.dtype(config.model.dtype),
-        **model,
+    config = read_config(workdir / "config.json")
+    if "task" not in config or "vocab" not in config:
+        raise UserError(f"{workdir} contains no run of rfrec.launch.t5; name another")
+    options = cfg.parse(Options, config)
+    vocabulary = vocab_files.read(workdir / "vocab.json")
+    arch = builders.build_architecture(options, vocabulary)
+    restored = run_folder.restore_best(
+        workdir,
+        checkpoint,
+        builders.build_template(options, arch),
+        lowest=LOWEST,
+        highest=HIGHEST,
     )
-
-
-def form(config: ConfigDict) -> tasks.Form:
-    """Returns how streams of tokens are written; level heads need no end token."""
-    return tasks.Form(
-        separator=config.task.separator,
-        user=config.task.user_buckets > 0,
-        end=not config.model.level_heads,
-    )
-
-
-def target_modality(config: ConfigDict) -> str:
-    """Returns the modality that the watched task asks for."""
-    return tasks.TASKS[watched(config)].directions[0].target
-
-
-def task_tables(config: ConfigDict, data: CodedData, vocabulary: Vocabulary):
-    """Returns the tables of a run's tasks, see `rfrec.retrieval.tasks`."""
-    names = tuple(config.task.names)
-    weights = dict(zip(names, config.task.weights, strict=False))
-    return tasks.tables(
+    return Model(
+        config,
+        options,
         vocabulary,
-        names,
-        data.codes,
-        data.inter,
-        form=form(config),
-        weights=weights,
+        arch,
+        restored.state.params,
+        restored.step,
+        restored.notes["data"],
     )
 
 
-def optimizer(config: ConfigDict, total_steps: int):
-    """Builds the optimiser."""
-    return optim.build(optim.Optimizer(**config.optim), total_steps)
-
-
-def corpus(config: ConfigDict, data: CodedData, vocabulary: Vocabulary) -> Corpus:
-    """Lists what is trained on and what is watched."""
-    names, most = tuple(config.task.names), config.data.max_history
-    tables = task_tables(config, data, vocabulary)
-    held = sequences.heldout_windows(data.inter, "valid", most=most)
-    row = tasks.task_rows(names)[watched(config)][0]
-    examples = tasks.window_examples(held, row)
-    known = np.all([codes[:, 0] >= 0 for codes in data.codes.values()], axis=0)
-    longest = min(most, max(int(np.diff(data.inter.indptr).max()) - 2, 1))
-    longest *= tables.segments.shape[1]
-    shorter = [length for length in config.train.buckets if length < longest]
-    return Corpus(
-        inter=data.inter,
-        names=names,
-        vocabulary=vocabulary,
-        tables=tables,
-        buckets=(*shorter, longest),
-        most=most,
-        mode=config.data.mode,
-        items=None if known.all() else np.flatnonzero(known),
-        validation=examples,
-        modality=target_modality(config),
-        catalogues=catalogues(config, data, vocabulary, examples),
+def version(run: Path, model: Model) -> catalogue.T5:
+    """Returns what identifies a model in the manifest of a catalogue."""
+    text = json.dumps(dataclasses.asdict(model.vocabulary), sort_keys=True)
+    paths = jax.tree_util.tree_leaves_with_path(model.params)
+    return catalogue.T5(
+        run=str(run),
+        step=model.step,
+        vocabulary=hashlib.sha256(text.encode()).hexdigest(),
+        weights=catalogue.fingerprint({_name(p): np.asarray(a) for p, a in paths}),
     )
 
 
-def catalogues(
-    config: ConfigDict, data: CodedData, vocabulary: Vocabulary, examples
-) -> tuple[Catalogue, ...]:
-    """Draws the users of the search; each data set gets its share of them."""
-    modality, total = target_modality(config), data.inter.num_users
-    made = []
-    for number, name in enumerate(data.names):
-        users = np.arange(total)[data.users(number)]
-        share = math.ceil(config.eval.users * len(users) / total)
-        drawn = users[validation.draw_users(len(users), share, config.seed)]
-        made.append(
-            Catalogue(
-                name=name,
-                trie=item_trie(data, number, modality, vocabulary.sizes(modality)),
-                examples=take(examples, drawn),
-            )
-        )
-    return tuple(made)
+def extend_weights(fresh: PyTree, earlier: PyTree, origin: str) -> PyTree:
+    """Returns earlier weights, with initialised rows for additional tokens.
 
+    Args:
+      fresh: Initial parameters of the new model.
+      earlier: Parameters of the model to start from.
+      origin: Names that model in errors.
 
-def item_trie(
-    data: CodedData, number: int, modality: str, sizes: tuple[int, ...]
-) -> trie.Trie:
-    """Indexes the items of one data set that may be named, by their rows of all sets.
-
-    These have codes and are not removed.
+    Raises:
+      UserError: The models differ in more than their tokens.
     """
-    rows = data.rows(number)
-    codes = data.codes[modality][rows]
-    known = np.flatnonzero((codes[:, 0] >= 0) & ~data.removed[modality][rows])
-    return trie.build(
-        codes[known], sizes, items=known + rows.start, num_items=data.inter.num_items
-    )
+    fresh_leaves, tree = jax.tree_util.tree_flatten_with_path(fresh)
+    known = dict(jax.tree_util.tree_leaves_with_path(earlier))
+    paths = [path for path, _ in fresh_leaves]
+    for path in {*paths} ^ {*known}:
+        raise UserError(
+            f"{origin}: its model {'has' if path in known else 'lacks'} the parameter"
+            f" {_name(path)}; use its config.model"
+        )
+    leaves = []
+    for path, new in fresh_leaves:
+        old, rows = known[path], 0
+        if _name(path) in _BY_TOKEN and old.shape[1:] == new.shape[1:]:
+            rows = max(len(new) - len(old), 0)
+        merged = np.concatenate([old, new[len(new) - rows :]]) if rows else old
+        if merged.shape != new.shape:
+            raise UserError(
+                f"{origin}: parameter {_name(path)} has shape {old.shape}, this config"
+                f" needs {new.shape}; use its config.model"
+            )
+        leaves.append(merged)
+    return jax.tree.unflatten(tree, leaves)
 
 
-def trainer(
-    config: ConfigDict,
-    data: CodedData,
-    vocabulary: Vocabulary,
-    weights: PyTree = None,
-) -> training.Trainer:
-    """Builds the trainer of a config."""
-    train, batch = config.train, config.train.batch_size
-    engine = partition.make_engine(train.engine, tensor=train.tensor)
-    engine.check_batch(batch, "config.train.batch_size")
-    engine.check_batch(config.eval.batch_size, "config.eval.batch_size")
-    found = corpus(config, data, vocabulary)
-    examples = found.examples(seed=config.seed, epoch=0)
-    schedule = loop.Schedule(
-        epochs=train.epochs,
-        steps_per_epoch=-(-len(slots(found.tables, examples)) // batch),
-        steps_per_call=train.steps_per_call,
-        eval_every=train.eval_every,
-        patience=train.patience,
-        criterion=train.criterion,
-    )
-    return training.Trainer(
-        arch=architecture(config, vocabulary),
-        optimizer=optimizer(config, schedule.total_steps),
-        schedule=schedule,
-        sizes=training.Sizes(
-            batch=batch,
-            run=train.run,
-            evaluation=config.eval.batch_size,
-            beams=config.eval.beams,
-        ),
-        seed=config.seed,
-        engine=engine,
-        corpus=found,
-        weights=weights,
-    )
+def _name(path) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")

@@ -62,6 +62,43 @@ TASKS: Mapping[str, Task] = {
 }
 
 
+class ListTask(NamedTuple):
+    """A direction of a task that continues histories, and so makes ranked lists.
+
+    Attributes:
+      name: Name of the task.
+      row: Row of the direction in the tables of this task alone.
+      sources: Modalities of the history.
+      target: Modality of the codes that are searched for.
+    """
+
+    name: str
+    row: int
+    sources: tuple[str, ...]
+    target: str
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Modalities whose codes are used."""
+        return (*self.sources, self.target)
+
+
+def list_task(name: str, modality: str = "") -> ListTask:
+    """Returns the direction of a task whose target has a modality.
+
+    Args:
+      name: A key of `TASKS` that continues histories.
+      modality: Modality of the target; empty for the first direction.
+
+    Raises:
+      KeyError: The task has no such direction.
+    """
+    for row, way in enumerate(TASKS[name].directions):
+        if modality in ("", way.target):
+            return ListTask(name, row, way.sources, way.target)
+    raise KeyError(modality)
+
+
 @dataclasses.dataclass(frozen=True)
 class Form:
     """How a stream of tokens is written.

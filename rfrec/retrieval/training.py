@@ -1,20 +1,22 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Trains a T5 on codes: the step, length buckets, evaluation, all on the devices.
+"""Trains a T5 on codes: the step, length buckets and the evaluation.
 
-Histories and codes flow in, as arrays that reach the devices once; the loop's `Program`
-comes out. A step lays out its tokens itself, from the rows of its examples.
+Histories and codes are arrays that are copied to the devices once; a step lays out its
+tokens itself, from the rows of its examples.
 """
 
 import dataclasses
 import functools
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from absl import logging
 from jax import lax
 from jaxtyping import Array, Float, Int
 
@@ -22,19 +24,20 @@ from rfrec.data import sequences
 from rfrec.retrieval import batches, beam, constraint, t5, validation, vocab
 from rfrec.retrieval.batches import Examples, Tables
 from rfrec.retrieval.corpus import Catalogue, Corpus
-from rfrec.train import chunks, loop, partition
+from rfrec.train import chunks, epochs, loop, partition, running
+from rfrec.train.checkpoint import Checkpoints
 from rfrec.train.state import TrainState, create, step_key
 from rfrec.typing import PyTree
 
 
 class Sizes(NamedTuple):
-    """How much goes through the devices at once.
+    """How much the devices process at once.
 
     Attributes:
-      batch: Examples of a step, of all devices together.
-      run: Most steps of one bucket that follow each other, one call.
+      batch: Examples of a step over all devices.
+      run: Maximum number of consecutive steps of one bucket, in one call.
       evaluation: Examples of a batch of an evaluation.
-      beams: Of the search.
+      beams: Beams of the search.
     """
 
     batch: int
@@ -45,17 +48,17 @@ class Sizes(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trainer:
-    """Builds and runs the training of one T5; holds settings, no state.
+    """The training of one T5: its settings and compiled functions, no state.
 
     Attributes:
-      arch: Of the model.
-      optimizer: From `train.optim`.
-      schedule: Of the loop.
-      sizes: Of batches.
-      seed: Of initialisation, order and noise.
-      engine: Places and compiles.
-      corpus: To train on.
-      weights: Parameters to start from, on the host; None for fresh ones.
+      arch: Shape of the model.
+      optimizer: Optimizer from `rfrec.train.optim`.
+      schedule: When to evaluate and stop.
+      sizes: Sizes of batches.
+      seed: Seed of initialisation, order and dropout.
+      engine: Places arrays and compiles.
+      corpus: Data to train on and to evaluate.
+      weights: Parameters to start from, on the host; None initialises them.
     """
 
     arch: t5.Architecture
@@ -81,7 +84,7 @@ class Trainer:
 
     @functools.cached_property
     def shardings(self) -> PyTree:
-        """Where each array of the state goes; None if all are on every device."""
+        """Sharding of each array of the state; None if all are on every device."""
         if self.engine.num_parts == self.engine.num_devices:
             return None
         key = jax.random.key(0)
@@ -97,13 +100,13 @@ class Trainer:
     def step(
         self, state: TrainState, tables: Tables, examples: Examples, *, history: int
     ) -> tuple[TrainState, Float[Array, ""]]:
-        """Does one step on the examples of this device.
+        """Runs one step on the examples of this device.
 
         Args:
-          state: Before the step.
-          tables: What examples point into.
-          examples: Of this device.
-          history: Bucket, static.
+          state: State before the step.
+          tables: Tables that the examples refer to.
+          examples: Examples of this device.
+          history: Length bucket; static.
 
         Returns:
           The new state and the loss of the whole batch.
@@ -112,19 +115,13 @@ class Trainer:
         batch = batches.batch(tables, examples, history)
         loss, grads = self._gradient(state, batch)
         loss, grads = partition.mean((loss, grads), axis)
-        updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
-        state = state.replace(
-            step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
-            opt_state=opt_state,
-        )
-        return state, loss
+        return epochs.apply_gradients(state, grads, self.optimizer), loss
 
     def _gradient(self, state: TrainState, batch: batches.Batch):
         """Returns this device's share of the loss and its gradient.
 
-        The mean of the shares over devices is the loss: a mean over the label tokens of
-        the whole batch, weighted by task. Devices whose tokens weigh more count more.
+        The mean of the shares over devices is the loss: the mean over the label tokens
+        of the whole batch, weighted by task.
         """
         axis, keys = self.engine.axis_name, None
         if self.arch.dropout > 0:
@@ -151,7 +148,7 @@ class Trainer:
         counted = batch.labels != vocab.PAD
         labels = batch.labels
         if self.arch.level_heads:
-            # A head knows the codes of its level, not their tokens.
+            # A head scores the codes of its level, not their tokens.
             ranges = self.corpus.vocabulary.level_range(self.corpus.modality)
             labels = labels - jnp.array([[first for first, _ in ranges]])
         labels = jnp.where(counted, labels, 0)
@@ -163,20 +160,17 @@ class Trainer:
     def compile_steps(self, history: int):
         """Compiles `(state, (tables, examples), rows, count) -> (state, losses)`.
 
-        One call does `count` steps of one bucket, known only when it runs, so that
-        calls of every length share one program.
+        One call runs `count` steps of one bucket, see `epochs.run_steps`.
         """
 
         def steps(state, constants, rows, count):
             tables, examples = constants
 
-            def one(i, carry):
-                state, losses = carry
+            def one(state, i):
                 chosen = batches.take(examples, rows[i])
-                state, loss = self.step(state, tables, chosen, history=history)
-                return state, losses.at[i].set(loss)
+                return self.step(state, tables, chosen, history=history)
 
-            return lax.fori_loop(0, count, one, (state, jnp.zeros(rows.shape[0])))
+            return epochs.run_steps(one, state, count, rows.shape[0])
 
         return self.engine.compile(steps, donate=True, shardings=self.shardings)
 
@@ -224,7 +218,7 @@ class Trainer:
 
 
 def fresh_weights(arch: t5.Architecture, seed: int) -> PyTree:
-    """Returns the parameters of a run that starts from nothing, on the host."""
+    """Returns initial parameters, on the host."""
     key = jax.random.fold_in(jax.random.key(seed), 0)
     init = jax.jit(t5.init, static_argnums=0)
     return jax.tree.map(np.asarray, init(arch, key))
@@ -248,11 +242,54 @@ class Run:
         ]
 
     def program(self) -> loop.Program:
-        """Returns what the loop runs."""
+        """Returns the program of the training loop."""
         return loop.Program(self._run, lambda state, _: state, self.evaluate)
 
+    def fit(
+        self,
+        checkpoints: Checkpoints,
+        *,
+        workdir: Path | None,
+        notes: dict[str, Any],
+        what: str = "histories or codes",
+    ) -> loop.Progress:
+        """Trains to the end, resuming at the latest checkpoint.
+
+        Args:
+          checkpoints: Where states are stored; they contain the result.
+          workdir: Folder for the metrics; None writes none.
+          notes: JSON values stored with every state, such as the fingerprint of the
+            data.
+          what: Names what the notes identify, for the error.
+
+        Returns:
+          Steps and seconds.
+
+        Raises:
+          UserError: The checkpoints were written with other notes, or the loss is not
+            finite.
+          Preempted: SIGTERM came; the state is stored.
+        """
+        padding = self.padding()
+        logging.info(
+            "histories: %.1f%% of the slots are padding, %.1f%% without length buckets:"
+            " %.1f%% saved",
+            *(100 * share for share in padding),
+        )
+        return running.train(
+            self.trainer.init(),
+            self.program(),
+            self.trainer.schedule,
+            engine=self.trainer.engine,
+            checkpoints=checkpoints,
+            workdir=workdir,
+            notes=notes,
+            what=what,
+            place=self.trainer.place,
+        )
+
     def padding(self) -> sequences.Padding:
-        """Returns what the buckets save in the first epoch."""
+        """Returns the padding of the first epoch, with and without buckets."""
         self._open(0)
         assert self._examples is not None
         corpus = self.trainer.corpus
@@ -260,7 +297,7 @@ class Run:
         return sequences.padding(lengths, self._runs, corpus.buckets)
 
     def _open(self, epoch: int) -> None:
-        """Draws the batches of an epoch, and places its examples if they are others."""
+        """Draws the batches of an epoch, and places its examples if they changed."""
         if self._epoch == epoch:
             return
         trainer, corpus = self.trainer, self.trainer.corpus
@@ -279,7 +316,7 @@ class Run:
         self._epoch = epoch
 
     def _pieces(self, first: int, count: int) -> Iterator[sequences.Run]:
-        """Yields what steps `first` .. `first + count - 1` run on, bucket by bucket."""
+        """Yields the rows of steps `first` to `first + count - 1`, bucket by bucket."""
         stop = first + count
         while first < stop:
             epoch, within = divmod(first, self.trainer.schedule.steps_per_epoch)
@@ -293,19 +330,19 @@ class Run:
             first += len(part)
 
     def _run(self, state, first: int, count: int):
-        trainer, made = self.trainer, []
-        most = trainer.sizes.run
+        trainer, pending = self.trainer, []
+        longest = trainer.sizes.run
         for bucket, rows in self._pieces(first, count):
             assert self._examples is not None
             history = trainer.corpus.buckets[bucket]
             steps = self._program("steps", history, trainer.compile_steps)
-            padded = np.pad(rows, ((0, most - len(rows)), (0, 0)), mode="edge")
+            padded = np.pad(rows, ((0, longest - len(rows)), (0, 0)), mode="edge")
             constants = (self._tables, self._examples[1])
             placed = self._place(padded)
             state, losses = steps(state, constants, placed, np.int32(len(rows)))
-            made.append((losses, len(rows)))
-        # Only now does the host wait for the devices.
-        losses = [trainer.engine.fetch(losses)[:n] for losses, n in made]
+            pending.append((losses, len(rows)))
+        # The host waits for the devices only here.
+        losses = [trainer.engine.fetch(losses)[:n] for losses, n in pending]
         return state, {"loss": np.concatenate(losses)}
 
     def _program(self, name: str, history: int, compile_it, *more):
@@ -321,24 +358,24 @@ class Run:
         """Runs a program over examples, bucket by bucket.
 
         Args:
-          state: Placed.
-          examples: On the host.
-          choose: Returns the program and the constants of a bucket.
+          state: State on the devices.
+          examples: Examples on the host.
+          choose: Function of a length bucket that returns its program and constants.
         """
         trainer, corpus = self.trainer, self.trainer.corpus
-        made = validation.blocks(
+        blocks = validation.blocks(
             batches.slots(corpus.tables, examples),
-            # Every other one: to compile a program takes longer than padding costs.
+            # Every second bucket: compiling a program takes longer than padding costs.
             corpus.buckets[::-2][::-1],
             trainer.sizes.evaluation,
             trainer.engine.num_parts,
         )
         results = []
-        for block in made:
+        for block in blocks:
             run, constants = choose(block.history)
             placed = self._place(block.rows)
             results.append(run(state, constants, placed, np.int32(0))[1])
-        return validation.in_order(made, trainer.engine.fetch(results))
+        return validation.in_order(blocks, trainer.engine.fetch(results))
 
     def losses(self, state) -> Float[np.ndarray, " P"]:
         """Returns the mean loss of the labels of each validation example."""
@@ -368,6 +405,6 @@ class Run:
     def evaluate(self, state) -> dict[str, Any]:
         """Returns the validation loss and the metrics of the search."""
         catalogues = self.trainer.corpus.catalogues
-        found = [self.leaves(state, i) for i in range(len(catalogues))]
+        leaves = [self.leaves(state, i) for i in range(len(catalogues))]
         loss = float(self.losses(state).mean(dtype="f8"))
-        return {"loss": loss, **validation.search_metrics(catalogues, found)}
+        return {"loss": loss, **validation.search_metrics(catalogues, leaves)}

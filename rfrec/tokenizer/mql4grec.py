@@ -7,8 +7,10 @@ dropout, linear, [batch norm], ReLU; codebooks are `rq.vq_layers.L.embedding.wei
 A torch linear layer holds [out, in].
 """
 
+import argparse
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -40,6 +42,32 @@ class Weights(NamedTuple):
     hidden: tuple[int, ...]
     latent_width: int
     sizes: tuple[int, ...]
+
+
+def read_checkpoint(path: Path) -> Weights:
+    """Reads a checkpoint that MQL4GRec wrote with torch.
+
+    Only tensors are read, never pickled code.
+
+    Raises:
+      UserError: torch is missing, or the file is not such a checkpoint.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError("convert needs torch: pip install 'rfrec[torch]'") from error
+    if not path.exists():
+        raise UserError(f"{path} does not exist; correct --checkpoint")
+    try:
+        # MQL4GRec stores its command line beside the weights; a Namespace is harmless.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        tensors = content["state_dict"]
+        arrays = {name: tensor.float().numpy() for name, tensor in tensors.items()}
+    except Exception as error:  # A damaged file can make torch raise anything.
+        reason = str(error).strip().splitlines()[0][:160]
+        raise UserError(f"{path} is no MQL4GRec checkpoint ({reason})") from error
+    return read_state_dict(arrays)
 
 
 def read_state_dict(arrays: Mapping[str, np.ndarray]) -> Weights:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from rfrec.config import UserError
-from rfrec.launch import convert
 from rfrec.tokenizer import mql4grec, quantizer, rqvae
 
 GOLDEN = Path(__file__).parents[2] / "third_party/golden/mql4grec_rqvae_equal.npz"
@@ -32,7 +31,7 @@ def test_checkpoint_gives_the_recorded_codes(recorded, tmp_path):
     path = tmp_path / "model.pth"
     content = {"args": argparse.Namespace(e_dim=16), "epoch": 1, "state_dict": state}
     torch.save(content, path)
-    weights = mql4grec.read_state_dict(convert.read_pth(path))
+    weights = mql4grec.read_checkpoint(path)
     arch = rqvae.Architecture(
         input_width=weights.input_width,
         hidden=weights.hidden,
@@ -55,7 +54,7 @@ def test_pickled_code_is_refused(tmp_path):
     path = tmp_path / "model.pth"
     torch.save({"state_dict": {}, "hook": print}, path)
     with pytest.raises(UserError, match="no MQL4GRec checkpoint"):
-        convert.read_pth(path)
+        mql4grec.read_checkpoint(path)
 
 
 def test_foreign_array_is_named(recorded):

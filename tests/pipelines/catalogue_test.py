@@ -6,21 +6,18 @@ import json
 import shutil
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
+from rfrec import files
 from rfrec.codes import catalogue, table
 from rfrec.config import UserError
 from rfrec.data.interactions import write_inter_json
 from rfrec.data.synthetic import histories
 from rfrec.evaluation import predictions
 from rfrec.launch import grow, recommend, rqvae
-from rfrec.pipelines import coded_histories, retriever
-from rfrec.retrieval import tasks, training, vocab_files
-from rfrec.train import loop
-from rfrec.train.checkpoint import Checkpoints
 from tests.support.commands import load_config
+from tests.support.runs import write_t5_run
 
 ROOT = Path(__file__).parents[2]
 OLD, NEW, USERS, SIZES = 50, 12, 16, (4, 4, 6)
@@ -47,22 +44,8 @@ def make_t5(workdir, data, text, factor=1.7, **overrides):
         "train.buckets": (),
     }
     config = load_config("t5", "smoke", **values | overrides)
-    found = coded_histories.load(config, tasks.modalities(config.task.names))
-    vocabulary = retriever.vocabulary(config, found)
-    weights = training.fresh_weights(retriever.architecture(config, vocabulary), 0)
-    weights = jax.tree.map(lambda a: factor * a, weights)
-    trainer = retriever.trainer(config, found, vocabulary, weights)
-    run_folder.open_workdir(workdir, config)
-    vocab_files.write(vocabulary, workdir / "vocab.json")
-    checkpoints = Checkpoints(
-        workdir, lowest=retriever.LOWEST, highest=retriever.HIGHEST
-    )
-    notes = {"data": found.fingerprint} | vars(loop.Progress(step=4))
-    told = {"loss": 1.0, "ndcg@10": 0.5}
-    checkpoints.save(4, trainer.init(), notes=notes, metrics=told)
-    checkpoints.wait()
-    checkpoints.close()
-    files.write_json(workdir / "report.json", {"items": found.inter.num_items})
+    data = write_t5_run(config, workdir, factor=factor)
+    files.write_json(workdir / "report.json", {"items": data.inter.num_items})
     return workdir
 
 

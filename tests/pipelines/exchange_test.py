@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from rfrec.config import UserError
-from rfrec.launch import convert, t5
-from rfrec.pipelines import coded_histories, exchange, finished_retriever
+from rfrec.launch import convert
+from rfrec.pipelines import exchange, retriever
 from rfrec.retrieval import hf, hf_vocab, layers, tasks, vocab
 from rfrec.retrieval import t5 as model
 from tests.support.commands import load_config
+from tests.support.runs import load_data
 
 ROOT = Path(__file__).parents[2]
 SIZES = {"text": (16, 16, 16), "image": (16, 16, 16)}
@@ -77,7 +78,7 @@ def published(tmp_path_factory):
 
 def test_a_compact_run_has_the_rows_of_codes_and_prompts(published, tmp_path):
     exchange.import_folder(make_config(), published, tmp_path / "run")
-    found = finished_retriever.read_model(tmp_path / "run", "ndcg@10")
+    found = retriever.read_model(tmp_path / "run", "ndcg@10")
     prompts = tasks.prompt_sizes(TASKS)
     small = vocab.build(SIZES, prompts=prompts)
     large = vocab.build(SIZES, prompts=prompts, layout="t5")
@@ -104,7 +105,7 @@ def test_a_compact_run_has_the_rows_of_codes_and_prompts(published, tmp_path):
 def test_a_run_in_the_same_layout_has_all_rows_with_a_token(published, tmp_path):
     config = make_config(**{"vocab.layout": "t5"})
     exchange.import_folder(config, published, tmp_path / "run")
-    found = finished_retriever.read_model(tmp_path / "run", "last")
+    found = retriever.read_model(tmp_path / "run", "last")
     assert found.vocabulary == vocab.build(SIZES, layout="t5")
     wanted = hf.trim(hf.read(published), found.vocabulary.size)
     assert equal(found.params, wanted.params)
@@ -115,15 +116,14 @@ def test_a_run_in_the_same_layout_has_all_rows_with_a_token(published, tmp_path)
 
 def test_training_starts_from_an_imported_model(published, tmp_path):
     exchange.import_folder(make_config(), published, tmp_path / "run")
-    imported = finished_retriever.read_model(tmp_path / "run", "last")
+    imported = retriever.read_model(tmp_path / "run", "last")
     shape = {f"model.{name}": imported.config.model[name] for name in exchange.SHAPE}
     config = make_config(
         **shape,
         **{"init.workdir": str(tmp_path / "run"), "init.checkpoint": "last"},
         **{"task.names": (*TASKS, "fusionseqrec")},
     )
-    data = coded_histories.load(config, tasks.modalities(config.task.names))
-    start = t5.begin(config, data)
+    start = retriever.begin(retriever.check(config), load_data(config))
     old = imported.vocabulary.size
     assert start.vocabulary.size == old + 4
     np.testing.assert_array_equal(
@@ -150,12 +150,11 @@ def test_a_compact_run_is_exported_and_imported_as_it_is(published, tmp_path):
     )
     exchange.import_folder(make_config(), tmp_path / "out", tmp_path / "again")
     one, two = (
-        finished_retriever.read_model(tmp_path / name, "last")
-        for name in ("run", "again")
+        retriever.read_model(tmp_path / name, "last") for name in ("run", "again")
     )
     assert equal(one.params, two.params)
     assert one.vocabulary == two.vocabulary
-    with pytest.raises(UserError, match="compact vocabulary: set config.vocab.layout"):
+    with pytest.raises(UserError, match="compact vocabulary; set config.vocab.layout"):
         config = make_config(**{"vocab.layout": "t5"})
         exchange.import_folder(config, tmp_path / "out", tmp_path / "third")
     assert not (tmp_path / "third").exists()
@@ -163,7 +162,7 @@ def test_a_compact_run_is_exported_and_imported_as_it_is(published, tmp_path):
 
 def test_nothing_is_overwritten(published, tmp_path):
     exchange.import_folder(make_config(), published, tmp_path / "run")
-    with pytest.raises(UserError, match="holds a run already: use another --workdir"):
+    with pytest.raises(UserError, match="contains a run; use another --workdir"):
         exchange.import_folder(make_config(), published, tmp_path / "run")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("x")
@@ -183,7 +182,7 @@ def _changed(published, tmp_path, **config):
 
 def test_a_shape_that_runs_cannot_have_is_one_line(published, tmp_path):
     folder = _changed(published, tmp_path, layer_norm_epsilon=1e-5)
-    with pytest.raises(UserError, match="its epsilon is 1e-05, which runs cannot have"):
+    with pytest.raises(UserError, match="its epsilon is 1e-05; only"):
         exchange.import_folder(make_config(), folder, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -191,11 +190,11 @@ def test_a_shape_that_runs_cannot_have_is_one_line(published, tmp_path):
 def test_a_model_without_codes_cannot_become_compact(published, tmp_path):
     folder = _changed(published, tmp_path)
     (folder / "tokenizer_config.json").write_text("{}")
-    with pytest.raises(UserError, match="knows no codes, .* config.vocab.layout=t5"):
+    with pytest.raises(UserError, match="has no codes, .* config.vocab.layout=t5"):
         exchange.import_folder(make_config(), folder, tmp_path / "run")
     config = make_config(**{"vocab.layout": "t5"})
     exchange.import_folder(config, folder, tmp_path / "run")
-    found = finished_retriever.read_model(tmp_path / "run", "last")
+    found = retriever.read_model(tmp_path / "run", "last")
     assert len(found.params["embedding"]) == found.vocabulary.size == vocab.T5_PIECES
 
 
@@ -231,14 +230,14 @@ def test_a_base_of_another_shape_or_other_codes_is_one_line(published, tmp_path)
     [
         ({}, "one of --checkpoint=FILE.pth, --import_t5=FOLDER and --export_t5"),
         ({"IMPORT": "a", "EXPORT": "b"}, "one of --checkpoint"),
-        ({"IMPORT": "a", "BEST": "last"}, "--best and --base go with --export_t5"),
+        ({"IMPORT": "a", "BEST": "last"}, "--best and --base can only be combined"),
         ({"EXPORT": "a", "BEST": "hr"}, "--best=hr: use ndcg@10, loss or last"),
         ({"EXPORT": "a"}, "nowhere/config.json does not exist"),
-        ({"IMPORT": "nowhere"}, r"--config=configs/t5.py\[:finetune\] is needed"),
+        ({"IMPORT": "nowhere"}, r"importing a T5 requires --config=configs/t5.py"),
         ({"CHECKPOINT": "a.pth"}, "a.pth does not exist|convert needs torch"),
     ],
 )
-def test_flags_that_do_not_go_together_are_one_line(given, message, monkeypatch):
+def test_wrong_flags_are_reported_in_one_line(given, message, monkeypatch):
     for name in ("CHECKPOINT", "IMPORT", "EXPORT", "BEST", "BASE"):
         flag = SimpleNamespace(value=given.get(name))
         monkeypatch.setattr(convert, f"_{name}", flag)

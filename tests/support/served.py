@@ -4,7 +4,6 @@
 
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -12,11 +11,8 @@ from rfrec.codes import table
 from rfrec.data.interactions import write_inter_json
 from rfrec.data.synthetic import histories
 from rfrec.launch import export
-from rfrec.pipelines import coded_histories, retriever, run_folder
-from rfrec.retrieval import training, vocab_files
-from rfrec.train import loop
-from rfrec.train.checkpoint import Checkpoints
 from tests.support import commands
+from tests.support.runs import write_t5_run
 
 ROOT = Path(__file__).parents[2]
 ITEMS, USERS = 50, 40
@@ -52,22 +48,7 @@ def served_run(tmp_path_factory):
         },
     )
     workdir = tmp_path_factory.mktemp("served_run") / "t5"
-    data = coded_histories.load(config, ("text",))
-    vocabulary = retriever.vocabulary(config, data)
-    weights = training.fresh_weights(retriever.architecture(config, vocabulary), 0)
-    trainer = retriever.trainer(
-        config, data, vocabulary, jax.tree.map(lambda a: 1.7 * a, weights)
-    )
-    run_folder.open_workdir(workdir, config)
-    vocab_files.write(vocabulary, workdir / "vocab.json")
-    checkpoints = Checkpoints(
-        workdir, lowest=retriever.LOWEST, highest=retriever.HIGHEST
-    )
-    notes = {"data": data.fingerprint} | vars(loop.Progress(step=4))
-    metrics = {"loss": 1.0, "ndcg@10": 0.5}
-    checkpoints.save(4, trainer.init(), notes=notes, metrics=metrics)
-    checkpoints.wait()
-    checkpoints.close()
+    write_t5_run(config, workdir)
     return workdir
 
 

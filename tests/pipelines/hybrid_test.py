@@ -12,8 +12,8 @@ from rfrec.config import UserError
 from rfrec.evaluation import metrics, predictions
 from rfrec.evaluation.ranking import Lists
 from rfrec.graph import training
-from rfrec.launch import fuse, gume
-from rfrec.pipelines import finished_graph, hybrid
+from rfrec.launch import gume
+from rfrec.pipelines import finished_graph, hybrid, saved_lists
 from tests.support.commands import load_config
 
 ITEMS, USERS = 60, 70
@@ -75,7 +75,7 @@ def make_config(graph, given, **overrides):
 def fused(graph, given, tmp_path_factory):
     """The folder of a run, the graph recommender's own test lists beside it."""
     workdir = tmp_path_factory.mktemp("fused") / "run"
-    fuse.main(make_config(graph, given, beside=(str(graph),)), workdir)
+    hybrid.run(make_config(graph, given, beside=(str(graph),)), workdir)
     return workdir
 
 
@@ -119,7 +119,7 @@ def test_the_graph_ranks_all_that_came_not_before(fused, oracle):
 def test_two_stages_sort_the_candidates_by_the_graph(fused, given, oracle):
     scores, split = oracle
     lists = read(fused, "rescored", split)
-    candidates = hybrid.read_lists(str(given / "test.jsonl"), split, "key")
+    candidates = saved_lists.read_lists(str(given / "test.jsonl"), split, "key")
     for user, row in enumerate(lists.items):
         own = candidates.items[user]
         assert set(row.tolist()) <= set(own.tolist())
@@ -130,14 +130,14 @@ def test_two_stages_sort_the_candidates_by_the_graph(fused, given, oracle):
 def test_weights_are_the_best_on_validation_lists(fused, graph, given, oracle):
     _, split = oracle
     choices = json.loads((fused / "report.json").read_text())["choices"]
-    config = make_config(graph, given)
+    options = hybrid.check(make_config(graph, given))
     opened = hybrid.open_graph(str(graph))
-    lists = hybrid.read_lists(config.lists.valid, split, "key")
-    sources = fuse.rank(config, opened, lists, "valid")
+    lists = saved_lists.read_lists(options.lists.valid, split, "key")
+    sources = hybrid.rank(options, opened, lists, "valid")
     for name in ("blended", "fused"):
         values = []
         for alpha in choices[name]["alphas"]:
-            made = fuse.merge(sources, {"blended": alpha, "fused": alpha}, 12)[name]
+            made = hybrid.merge(sources, {"blended": alpha, "fused": alpha}, 12)[name]
             found = metrics.match(made.items, split.valid.items)
             values.append(metrics.per_user(found, ("ndcg@10",))["ndcg@10"].mean())
         np.testing.assert_allclose(choices[name]["values"], values)
@@ -147,8 +147,8 @@ def test_weights_are_the_best_on_validation_lists(fused, graph, given, oracle):
 def test_the_report_holds_every_list_and_what_it_gains(fused, oracle):
     _, split = oracle
     told = json.loads((fused / "report.json").read_text())["lists"]
-    assert list(told) == [*fuse.NAMES, "lightgcn"]
-    for name in fuse.NAMES:
+    assert list(told) == [*hybrid.NAMES, "lightgcn"]
+    for name in hybrid.NAMES:
         lists = read(fused, name, split)
         found = metrics.match(lists.items, split.test.items)
         value = metrics.per_user(found, ("ndcg@10",))["ndcg@10"].mean()
@@ -167,7 +167,7 @@ def test_a_list_beside_is_of_the_candidates_of_all_others(fused, graph):
     told = json.loads((fused / "report.json").read_text())["lists"]
     assert told["lightgcn"]["metrics"] == told["graph"]["metrics"]
     opened = hybrid.open_graph(str(graph))
-    whole = hybrid.read_lists(str(graph), opened.split, "key")
+    whole = saved_lists.read_lists(str(graph), opened.split, "key")
     unseen = opened.unseen(whole, "test")
     train, valid = rows_of(opened.split.train), rows_of(opened.split.valid)
     shorter = 0
@@ -190,16 +190,16 @@ def test_lists_of_other_users_are_refused(graph, given, tmp_path):
     lines = (given / "test.jsonl").read_text().splitlines()
     (tmp_path / "few.jsonl").write_text("\n".join(lines[1:]) + "\n")
     config = make_config(graph, given, **{"lists.test": str(tmp_path / "few.jsonl")})
-    with pytest.raises(UserError, match=r"config.lists.test=.* lists for 69 users"):
-        fuse.main(config, tmp_path / "run")
+    with pytest.raises(UserError, match=r"config.lists.test=.* has lists for 69 users"):
+        hybrid.run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"graph": None}, "config.graph is needed"),
-        ({"lists.valid": None}, "config.lists.valid is needed"),
+        ({"graph": None}, "config.graph is required"),
+        ({"lists.valid": None}, "config.lists.valid is required"),
         ({"top_k": 5}, "config.top_k"),
         ({"beside": ("runs/fused",)}, "two lists would be named 'fused'"),
         ({"beside": ("a/test", "b/test")}, "two lists would be named 'test'"),
@@ -211,7 +211,7 @@ def test_what_is_missing_or_wrong_is_named(graph, given, tmp_path, changes, mess
         for key, value in changes.items():
             config.update_from_flattened_dict({key: value})
     with pytest.raises(UserError, match=message):
-        fuse.main(config, tmp_path / "run")
+        hybrid.run(config, tmp_path / "run")
 
 
 def test_a_split_with_many_test_items_is_refused(tmp_path, given):
@@ -229,4 +229,4 @@ def test_a_split_with_many_test_items_is_refused(tmp_path, given):
     gume.main(load_config("gume", "smoke", **made), tmp_path / "random")
     config = make_config(tmp_path / "random", given)
     with pytest.raises(UserError, match="does not hold out one item of each user"):
-        fuse.main(config, tmp_path / "run")
+        hybrid.run(config, tmp_path / "run")
