@@ -46,7 +46,9 @@ setup(
         "Programming Language :: Python :: 3 :: Only",
         "Typing :: Typed",
     ],
-    packages=find_packages(include=["rfrec", "rfrec.*"]),
+    # The config files are needed by every command: they are installed with the package.
+    packages=[*find_packages(include=["rfrec", "rfrec.*"]), "rfrec.configs"],
+    package_dir={"rfrec.configs": "configs"},
     package_data={"rfrec": ["py.typed"], "rfrec.reports": ["*.jinja"]},
     python_requires=">=3.11",
     install_requires=[

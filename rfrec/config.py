@@ -73,6 +73,22 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     return f"{what} {name!r} does not exist: {hint}use one of {', '.join(names)}"
 
 
+def config_file(name: str) -> Path:
+    """Returns the config file of a command, in the checkout or the installed package.
+
+    Raises:
+      UserError: The package was installed without its config files.
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package / "configs", package.parent / "configs"):
+        if (folder / f"{name}.py").is_file():
+            return folder / f"{name}.py"
+    raise UserError(
+        f"configs/{name}.py is not installed with {package}; reinstall rfrec, or run"
+        " it from a checkout"
+    )
+
+
 class Rule(NamedTuple):
     """A condition on one value, and its wording."""
 

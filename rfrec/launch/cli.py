@@ -12,7 +12,7 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from rfrec.config import Preempted, UserError, check, is_optional
+from rfrec.config import Preempted, UserError, check, config_file, is_optional
 
 _CONFIG = re.compile(r"--?config(=.*)?", re.DOTALL)
 _RF = re.compile(r"--config\.rf\.(\w+)=(.*)", re.DOTALL)
@@ -84,8 +84,13 @@ def flags_main(main: Callable[[], None]) -> None:
 
 
 def default_config(name: str) -> str:
-    """Returns the path of a command's own config file in the checkout."""
-    return str(Path("configs") / f"{name}.py")
+    """Returns the path of a command's config file: in the current folder, or installed.
+
+    Args:
+      name: Name of the command.
+    """
+    here = Path("configs") / f"{name}.py"
+    return str(here if here.is_file() else config_file(name))
 
 
 def folder_flag(name: str) -> Path | None:

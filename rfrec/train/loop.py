@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import math
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -273,8 +274,11 @@ class _Stop:
 
 @contextmanager
 def sigterm() -> Iterator[_Stop]:
-    """Turns SIGTERM into a flag meanwhile; for the main thread."""
+    """Turns SIGTERM into a flag meanwhile; only the main thread can do so."""
     stop = _Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
 
     def handle(signum, frame):
         del signum, frame

@@ -5,6 +5,7 @@
 import dataclasses
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -330,3 +331,14 @@ def test_without_a_terminal_progress_is_told_once_a_minute(monkeypatch, caplog):
             bar.advance(10, 0.5, step)
     lines = [record.getMessage() for record in caplog.records]
     assert lines == ["step 30 of 100  loss 0.5000  0.328 steps/s  4 min left"]
+
+
+def test_signals_are_left_alone_outside_the_main_thread():
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def work():
+        with loop.sigterm() as stop:
+            return stop.is_set, signal.getsignal(signal.SIGTERM)
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(work).result() == (False, handler)
