@@ -32,6 +32,7 @@ PIPELINES: Mapping[str, str] = {
 # Command -> function of a run folder that returns the trained model.
 LOADERS: Mapping[str, str] = {}
 
+
 def run(
     name: str,
     /,
