@@ -1,6 +1,6 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Folders of Hugging Face checkpoints: what they hold, and a hash of it. No torch."""
+"""Folders of Hugging Face checkpoints and their hash; torch is not needed."""
 
 import hashlib
 import json
@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from rfrec import files
 from rfrec.config import UserError
 
 _SETTINGS = (".json", ".txt", ".model")
 _WEIGHTS = (".safetensors", ".bin")
+_REMEDY = "copy the checkpoint again"
 
 
 class Folder(NamedTuple):
@@ -21,9 +23,9 @@ class Folder(NamedTuple):
 
     Attributes:
       path: The folder.
-      model_type: As its `config.json` says.
-      modules: Folders of the further steps that `modules.json` lists, with their
-        kind, such as ("Pooling", "1_Pooling"); None without that file.
+      model_type: Model type in its `config.json`.
+      modules: Kind and folder of each further step that `modules.json` lists, such as
+        ("Pooling", "1_Pooling"); None without that file.
     """
 
     path: Path
@@ -32,16 +34,16 @@ class Folder(NamedTuple):
 
 
 def open_folder(path: Path, known: Collection[str], key: str) -> Folder:
-    """Looks what a folder holds.
+    """Checks that a folder contains a checkpoint of a known model type.
 
     Args:
-      path: The folder.
+      path: Folder of the checkpoint.
       known: Model types that can be read.
-      key: Of the config, named in errors.
+      key: Config key of the folder, for error messages.
 
     Raises:
-      UserError: There is no such folder, it lacks a config or weights, or its model is
-        of another type.
+      UserError: The folder does not exist, has no config or weights, or contains a
+        model of another type.
     """
     if not path.is_dir():
         raise UserError(
@@ -51,11 +53,10 @@ def open_folder(path: Path, known: Collection[str], key: str) -> Folder:
         )
     if not (path / "config.json").is_file():
         raise UserError(
-            f"{path}: holds no config.json; {key} needs the folder of a Hugging Face"
+            f"{path}: contains no config.json; {key} needs the folder of a Hugging Face"
             " checkpoint, the one with config.json and model.safetensors"
         )
-    config = read_json(path / "config.json")
-    model_type = config.get("model_type") if isinstance(config, dict) else None
+    model_type = read_json(path / "config.json").get("model_type")
     if model_type not in known:
         raise UserError(
             f"{path}/config.json: model_type is {model_type!r}, which {key} cannot"
@@ -63,19 +64,19 @@ def open_folder(path: Path, known: Collection[str], key: str) -> Folder:
         )
     if not any(file.suffix in _WEIGHTS for file in path.iterdir()):
         raise UserError(
-            f"{path}: holds no weights; put model.safetensors of the checkpoint there"
+            f"{path}: contains no weights; put the checkpoint's model.safetensors there"
         )
     return Folder(path, str(model_type), _modules(path))
 
 
 def identity(folder: Folder) -> str:
-    """Hashes what a folder's vectors follow from: weights, tokenizer, configs.
+    """Returns the SHA-256 of all files on which vectors depend, as hexadecimal digits.
+
+    These are weights, tokenizer and configs, without documents and other formats of the
+    weights. It does not depend on the location of the folder.
 
     Args:
-      folder: To hash; documents and other formats of the weights are left out.
-
-    Returns:
-      Hexadecimal sha256, the same wherever the folder stands.
+      folder: Folder of the checkpoint.
     """
     chosen = _files(folder)
     total = sum(file.stat().st_size for file in chosen)
@@ -98,45 +99,38 @@ def identity(folder: Folder) -> str:
     return digest.hexdigest()
 
 
-def read_json(path: Path) -> Any:
-    """Reads one of a checkpoint's settings.
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads one of a checkpoint's settings files.
 
     Raises:
-      UserError: The file is missing or no JSON.
+      UserError: The file cannot be read or does not contain a JSON object.
     """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: cannot be read ({error}); copy the checkpoint again"
-        ) from error
+    return files.read_json(path, _REMEDY)
 
 
 def _modules(path: Path) -> tuple[tuple[str, Path], ...] | None:
     file = path / "modules.json"
     if not file.is_file():
         return None
-    listed = read_json(file)
     try:
         return tuple(
             (module["type"].rpartition(".")[2], path / module["path"])
-            for module in listed
+            for module in json.loads(files.read_text(file, _REMEDY))
         )
-    except (TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
-            f"{file}: expected a list of modules with type and path; copy the"
-            " checkpoint again"
+            f"{file}: expected a list of modules with type and path; {_REMEDY}"
         ) from error
 
 
 def _files(folder: Folder) -> list[Path]:
-    """Lists the files that a vector depends on, sorted."""
+    """Returns the files on which vectors depend, sorted."""
     steps = [path for _, path in folder.modules or () if path.is_dir()]
-    found: set[Path] = set()
-    for place in {folder.path, *steps}:
-        here = [file for file in place.iterdir() if file.is_file()]
+    chosen: set[Path] = set()
+    for directory in {folder.path, *steps}:
+        here = [file for file in directory.iterdir() if file.is_file()]
         weights = [file for file in here if file.suffix == ".safetensors"]
-        # As transformers does: without safetensors, the older format.
+        # Like transformers: the older format is used only without safetensors.
         weights = weights or [file for file in here if file.suffix == ".bin"]
-        found |= {file for file in here if file.suffix in _SETTINGS} | set(weights)
-    return sorted(found)
+        chosen |= {file for file in here if file.suffix in _SETTINGS} | set(weights)
+    return sorted(chosen)

@@ -1,77 +1,114 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of items in; keys of their vectors, and why some have none, out."""
+"""Vectors of item images, from an encoder on disk."""
 
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from rfrec.config import UserError
 from rfrec.encoders import folder as folders
 from rfrec.encoders import running, torch_image, torch_models
-from rfrec.encoders.running import Loaded
-from rfrec.encoders.store import Store, open_store
-from rfrec.encoders.text import Encoded
-from rfrec.pipelines import features
-from rfrec.pipelines.features import ImagePlan
+from rfrec.encoders.folder import Folder
+from rfrec.encoders.running import Encoded, Loaded
+from rfrec.encoders.store import Store, cache_folder, open_store
 
 
-def make(config: ConfigDict, plan: ImagePlan, workdir: Path) -> Encoded:
-    """Encodes the pictures that have no vector yet.
+class ImagePlan(NamedTuple):
+    """Images to encode.
+
+    Attributes:
+      folder: Checkpoint of the encoder.
+      normalise: Whether vectors are scaled to length 1.
+      dtype: Data type of the weights.
+      files: Image file of each item; None for an item without image.
+    """
+
+    folder: Folder
+    normalise: bool
+    dtype: str
+    files: list[Path | None]
+
+    def settings(self) -> dict[str, Any]:
+        """Returns what the vectors depend on, beside the encoder's files and images."""
+        return {"kind": "image", "normalise": self.normalise, "dtype": self.dtype}
+
+
+def encode(
+    plan: ImagePlan,
+    cache: Path,
+    *,
+    device: str,
+    batch_size: int,
+    seconds: float,
+    workers: int,
+) -> Encoded:
+    """Encodes the images that have no vector in the cache yet.
+
+    Args:
+      plan: Images and encoder.
+      cache: Folder of cached vectors, which several encoders may share.
+      device: `cpu`, `cuda` or `auto`.
+      batch_size: Number of images in a batch.
+      seconds: Interval at which vectors are stored.
+      workers: Number of threads that read and decode images.
 
     Raises:
-      UserError: No picture can be read, the encoder cannot be loaded, or a vector is
-        not finite.
-      Preempted: SIGTERM came; what was encoded is stored.
+      UserError: No image can be read, the encoder cannot be loaded, or a vector is not
+        finite.
+      Preempted: The process received SIGTERM; encoded images are stored.
     """
     torch_models.require("rfrec.launch.features")
     import PIL
 
-    keys, reasons = read_keys(plan.files, config.image.workers)
+    keys, reasons = read_keys(plan.files, workers)
     identity = folders.identity(plan.folder)
-    place = features.store_folder(config, workdir, identity, plan.settings())
-    store = open_store(place, reader=f"Pillow {PIL.__version__}")
+    folder = cache_folder(cache, identity, plan.settings())
+    store = open_store(folder, reader=f"Pillow {PIL.__version__}")
     pending = {
         key: path
         for key, path in zip(keys, plan.files, strict=True)
         if key is not None and path is not None and not store.knows(key)
     }
     if pending:
-        _encode(config, plan, store, pending)
+        _encode(plan, store, pending, device, batch_size, seconds, workers)
     reasons |= {
         row: store.failed[key] for row, key in enumerate(keys) if key in store.failed
     }
     if len(reasons) == len(keys):
         row = next(row for row, file in enumerate(plan.files) if file is not None)
-        raise UserError(f"{plan.files[row]}: {reasons[row]}; no other can be read")
+        raise UserError(
+            f"{plan.files[row]}: {reasons[row]}; no other image can be read either"
+        )
     own = [
         () if key is None or row in reasons else (key,) for row, key in enumerate(keys)
     ]
-    new = sum(key in store.places for key in pending)
-    return Encoded(plan, identity, store, own, dict(sorted(reasons.items())), new)
+    new = sum(key in store.locations for key in pending)
+    reasons = dict(sorted(reasons.items()))
+    return Encoded(plan.folder, identity, plan.settings(), store, own, reasons, new)
 
 
 def read_keys(
     files: Sequence[Path | None], workers: int
 ) -> tuple[list[bytes | None], dict[int, str]]:
-    """Hashes pictures.
+    """Hashes image files.
 
     Args:
-      files: Of the items; None for an item without one.
-      workers: Threads.
+      files: Image file of each item; None for an item without image.
+      workers: Number of threads.
 
     Returns:
-      A key for each item that has a file, and by row why the others have none.
+      The SHA-256 of each item's file, or None, and the reasons for None by row.
     """
     reasons: dict[int, str] = {}
     keys: list[bytes | None] = []
     with ThreadPoolExecutor(workers) as pool:
-        found = pool.map(_digest, files)
-        bar = tqdm(found, total=len(files), unit="picture", desc="read", disable=None)
+        digests = pool.map(_digest, files)
+        bar = tqdm(digests, total=len(files), unit="picture", desc="read", disable=None)
         for row, key in enumerate(bar):
             if isinstance(key, str):
                 reasons[row] = key
@@ -80,7 +117,7 @@ def read_keys(
 
 
 def _digest(path: Path | None) -> bytes | str:
-    """Returns the hash of a file, or why there is none."""
+    """Returns the SHA-256 of a file, or the reason why it cannot be read."""
     if path is None:
         return "no picture named"
     try:
@@ -95,13 +132,19 @@ def _digest(path: Path | None) -> bytes | str:
 
 
 def _encode(
-    config: ConfigDict, plan: ImagePlan, store: Store, pending: dict[bytes, Path]
+    plan: ImagePlan,
+    store: Store,
+    pending: dict[bytes, Path],
+    device: str,
+    batch_size: int,
+    seconds: float,
+    workers: int,
 ) -> None:
     encoder = torch_image.load(
         plan.folder,
         normalise=plan.normalise,
         dtype=plan.dtype,
-        device=torch_models.pick_device(config.device),
+        device=torch_models.pick_device(device),
     )
 
     def read(key: bytes):
@@ -109,12 +152,13 @@ def _encode(
             picture = pending[key].read_bytes()
         except OSError as error:
             raise UserError(
-                f"{pending[key]}: cannot be read any more ({error.strerror});"
+                f"{pending[key]}: can no longer be read ({error.strerror});"
                 " run the same command again"
             ) from error
         if hashlib.sha256(picture).digest() != key:
             raise UserError(
-                f"{pending[key]}: was changed meanwhile; run the same command again"
+                f"{pending[key]}: was changed during the run; run the same command"
+                " again"
             )
         try:
             return torch_image.to_pixels(encoder, picture)
@@ -122,18 +166,18 @@ def _encode(
             return str(error)
 
     def load(batch: Sequence[bytes]) -> Loaded:
-        found = dict(zip(batch, pool.map(read, batch), strict=True))
-        failed = {k: reason for k, reason in found.items() if isinstance(reason, str)}
+        images = dict(zip(batch, pool.map(read, batch), strict=True))
+        failed = {k: reason for k, reason in images.items() if isinstance(reason, str)}
         good = [key for key in batch if key not in failed]
-        return Loaded(good, [found[key] for key in good], failed)
+        return Loaded(good, [images[key] for key in good], failed)
 
-    with ThreadPoolExecutor(config.image.workers) as pool:
+    with ThreadPoolExecutor(workers) as pool:
         running.encode_all(
             store,
             list(pending),
             load,
             lambda pixels: torch_image.encode(encoder, pixels),
-            batch_size=config.image.batch_size,
-            seconds=config.cache.seconds,
+            batch_size=batch_size,
+            seconds=seconds,
             what="image",
         )

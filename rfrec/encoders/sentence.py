@@ -1,10 +1,10 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""How a checkpoint turns token states into one vector: from its own files. No torch.
+"""How a checkpoint turns token states into one vector; torch is not needed.
 
 A folder of sentence-transformers lists its steps in `modules.json` (Reimers and
-Gurevych 2019, Sentence-BERT). Any other takes the mean over the tokens of the last
-hidden state.
+Gurevych 2019, Sentence-BERT). Other folders take the mean of the last hidden state over
+the tokens.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from rfrec.config import UserError
 from rfrec.encoders.folder import Folder, read_json
 
 POOLINGS = ("mean", "cls", "last")
-# Their names in older files, one key for each, and in newer ones.
+# Keys of the poolings in older files, and their names in newer ones.
 _FLAGS = {
     "mean": "pooling_mode_mean_tokens",
     "cls": "pooling_mode_cls_token",
@@ -31,12 +31,12 @@ _ACTIVATIONS = {"Identity": lambda x: x, "Tanh": np.tanh}
 
 
 class Dense(NamedTuple):
-    """A layer after pooling, on the host: it is small beside the encoder.
+    """A layer after pooling, computed on the host: it is small.
 
     Attributes:
-      kernel: As torch stores it.
-      bias: None without one.
-      activation: Name of the function.
+      kernel: Weights [O, I], as torch stores them.
+      bias: Bias; None without one.
+      activation: Name of the activation function.
     """
 
     kernel: Float32[np.ndarray, "O I"]
@@ -45,16 +45,17 @@ class Dense(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """What happens around the transformer.
+    """Steps before and after the transformer.
 
     Attributes:
-      pooling: One of `POOLINGS`: over all tokens under the attention mask, the first
-        token, the last one.
-      normalise: Whether vectors have length 1.
-      max_tokens: Longest input, special tokens included; None if the folder says none.
-      lower: Whether texts are put in lower case.
-      prompt: What stands before each text.
-      layers: After pooling.
+      pooling: One of `POOLINGS`: `mean` over the tokens of the attention mask, `cls`:
+        the first token, `last`: the last token.
+      normalise: Whether vectors are scaled to length 1.
+      max_tokens: Maximum number of tokens, with special ones; None if the folder states
+        no limit.
+      lower: Whether texts are converted to lower case.
+      prompt: Text before each text.
+      layers: Layers after pooling.
     """
 
     pooling: str = "mean"
@@ -69,7 +70,7 @@ def read_recipe(folder: Folder) -> Recipe:
     """Reads the steps of a folder.
 
     Raises:
-      UserError: It names a step that is unknown here, or a file of it is damaged.
+      UserError: The folder lists an unknown step, or one of its files is damaged.
     """
     if folder.modules is None:
         return Recipe()
@@ -94,7 +95,7 @@ def read_recipe(folder: Folder) -> Recipe:
 def finish(
     pooled: Float32[np.ndarray, "B D"], layers: Sequence[Dense], normalise: bool
 ) -> Float32[np.ndarray, "B O"]:
-    """Applies the layers after pooling, and brings vectors to length 1 if asked."""
+    """Applies the layers after pooling; `normalise` scales vectors to length 1."""
     for layer in layers:
         pooled = pooled @ layer.kernel.T
         if layer.bias is not None:
@@ -104,7 +105,7 @@ def finish(
 
 
 def unit_length(x: Float32[np.ndarray, "B D"]) -> Float32[np.ndarray, "B D"]:
-    """Brings rows to length 1; rows of zeros stay."""
+    """Returns rows scaled to length 1; rows of zeros are unchanged."""
     norm = np.linalg.norm(x, axis=1, keepdims=True)
     return x / np.maximum(norm, np.float32(1e-12))
 
@@ -119,14 +120,16 @@ def _prompted(folder: Folder, recipe: Recipe) -> Recipe:
         return recipe
     prompts = settings.get("prompts", {})
     if name not in prompts:
-        raise UserError(f"{file}: default_prompt_name {name!r} is none of its prompts")
+        raise UserError(
+            f"{file}: default_prompt_name {name!r} is not among its prompts"
+        )
     return recipe._replace(prompt=prompts[name])
 
 
 def _transformer(root: Path, path: Path, recipe: Recipe) -> Recipe:
     if path.resolve() != root.resolve():
         raise UserError(
-            f"{root}: its transformer is in {path.name}; name that folder itself, or"
+            f"{root}: its transformer is in {path.name}; use that folder itself, or"
             " move its files up"
         )
     file = path / "sentence_bert_config.json"
@@ -144,8 +147,7 @@ def _pooling(path: Path, prompt: str) -> str:
     settings: dict[str, Any] = read_json(file)
     if prompt and not settings.get("include_prompt", True):
         raise UserError(
-            f"{file}: the prompt is to be left out of the pooling, which is not"
-            " supported; choose another checkpoint"
+            f"{file}: include_prompt=false is not supported; choose another checkpoint"
         )
     if "pooling_mode" in settings:
         mode = settings["pooling_mode"]
@@ -172,8 +174,8 @@ def _read_dense(path: Path) -> Dense:
         )
     if not file.is_file():
         raise UserError(
-            f"{file}: no such file; take the checkpoint's safetensors, pickles are"
-            " never read"
+            f"{file}: no such file; use the checkpoint's safetensors, because pickles"
+            " are never read"
         )
     try:
         arrays = load_file(file)

@@ -1,10 +1,10 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Vectors by the hash of what they are of, kept in a folder of shards.
+"""A cache of vectors by the SHA-256 of their inputs, in a folder of shards.
 
-A shard `*.safetensors` is there whole or not at all. It holds `keys` (uint8 [K, 32],
-sha256 of a text or picture) and `vectors` (float32 [K, D]); its metadata name what
-could not be read, and by which reader. A folder belongs to one encoder with one
+A shard `*.safetensors` is written atomically. It contains `keys` (uint8 [K, 32], the
+SHA-256 of a text or image) and `vectors` (float32 [K, D]); its metadata list the inputs
+that could not be read, and the reader. A folder belongs to one encoder with one
 setting.
 """
 
@@ -13,6 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
@@ -23,32 +24,34 @@ from rfrec import files
 from rfrec.config import UserError
 
 KEY_BYTES = 32
+# Increased when the same inputs and settings give other vectors than before.
+_FORMAT = 1
 
 
 @dataclass
 class Store:
-    """An open folder; `add` alone changes it.
+    """An open folder of shards, which only `add` changes.
 
     Attributes:
-      folder: Of the shards.
-      reader: What reads inputs, with its version; failures of another are forgotten,
-        for it may read what this one could not.
-      width: Of the vectors; None while there is none.
-      places: Shard and row of each vector.
-      failed: Why an input could not be read.
-      shards: Files in the order of their numbers in `places`.
+      folder: Folder of the shards.
+      reader: Library that reads inputs, with its version. Failures of another version
+        are ignored, because this one may be able to read the input.
+      width: Width of the vectors; None while there is none.
+      locations: Shard and row of each vector.
+      failed: Reason why an input could not be read.
+      shards: Files in the order of their numbers in `locations`.
     """
 
     folder: Path
     reader: str
     width: int | None = None
-    places: dict[bytes, tuple[int, int]] = field(default_factory=dict)
+    locations: dict[bytes, tuple[int, int]] = field(default_factory=dict)
     failed: dict[bytes, str] = field(default_factory=dict)
     shards: list[Path] = field(default_factory=list)
 
     def knows(self, key: bytes) -> bool:
-        """Whether there is a vector, or a reason why there is none."""
-        return key in self.places or key in self.failed
+        """Returns whether there is a vector, or a reason why there is none."""
+        return key in self.locations or key in self.failed
 
     def add(
         self,
@@ -63,12 +66,12 @@ class Store:
         """
         name = hashlib.sha256(b"".join([*keys, *failed])).hexdigest()[:20]
         path = self.folder / f"{name}.safetensors"
-        told = {key.hex(): reason for key, reason in failed.items()}
+        reasons = {key.hex(): reason for key, reason in failed.items()}
         arrays = {
             "keys": np.frombuffer(b"".join(keys), np.uint8).reshape(-1, KEY_BYTES),
             "vectors": np.ascontiguousarray(vectors),
         }
-        notes = {"reader": self.reader, "failed": json.dumps(told)}
+        notes = {"reader": self.reader, "failed": json.dumps(reasons)}
         with files.replacing(path) as partial:
             partial.write_bytes(save(arrays, metadata=notes))
         self._note(path, list(keys), vectors.shape[1], failed)
@@ -80,7 +83,7 @@ class Store:
         rows: dict[int, list[tuple[int, int]]] = {}
         for item, key in enumerate(keys):
             if key is not None:
-                shard, row = self.places[key]
+                shard, row = self.locations[key]
                 rows.setdefault(shard, []).append((item, row))
         for shard, pairs in sorted(rows.items()):
             items, within = np.asarray(pairs).T
@@ -91,31 +94,45 @@ class Store:
     ) -> None:
         if keys and self.width not in (None, width):
             raise UserError(
-                f"{path}: holds vectors of width {width}, others beside it"
-                f" {self.width}; remove {self.folder}"
+                f"{path}: contains vectors of width {width}, but other shards have"
+                f" width {self.width}; remove {self.folder}"
             )
         self.width = width if keys else self.width
         number = len(self.shards)
         self.shards.append(path)
         for row, key in enumerate(keys):
-            self.places.setdefault(key, (number, row))
+            self.locations.setdefault(key, (number, row))
         self.failed.update(failed)
 
 
-def open_store(folder: Path, reader: str) -> Store:
-    """Reads what a folder knows; makes the folder if there is none.
+def cache_folder(root: Path, identity: str, settings: Mapping[str, Any]) -> Path:
+    """Returns the folder of the vectors of one encoder with one setting.
 
     Args:
-      folder: Of one encoder with one setting.
-      reader: See `Store`.
+      root: Folder that several encoders may share.
+      identity: SHA-256 of the encoder's files.
+      settings: Settings on which the vectors depend; `kind` begins the folder's name.
+    """
+    described = {"format": _FORMAT, "encoder": identity, **settings}
+    text = json.dumps(described, sort_keys=True)
+    name = hashlib.sha256(text.encode()).hexdigest()[:20]
+    return root / f"{settings['kind']}-{name}"
+
+
+def open_store(folder: Path, reader: str) -> Store:
+    """Opens a folder of shards, and creates it if it does not exist.
+
+    Args:
+      folder: Folder of one encoder with one setting, see `cache_folder`.
+      reader: Library that reads inputs, with its version.
 
     Raises:
-      UserError: A shard is damaged, or the folder cannot be made.
+      UserError: A shard is damaged, or the folder cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be made ({error.strerror})") from error
+        raise UserError(f"{folder}: cannot be created ({error.strerror})") from error
     store = Store(folder, reader)
     # A file that was being written when its process was killed starts with a dot.
     shards = [p for p in folder.glob("*.safetensors") if not p.name.startswith(".")]
@@ -125,12 +142,12 @@ def open_store(folder: Path, reader: str) -> Store:
                 notes = file.metadata()
                 keys = file.get_tensor("keys")
                 count, width = file.get_slice("vectors").get_shape()
-            told = json.loads(notes["failed"]) if notes["reader"] == reader else {}
+            reasons = json.loads(notes["failed"]) if notes["reader"] == reader else {}
             if keys.shape != (count, KEY_BYTES):
                 raise ValueError(f"{len(keys)} keys for {count} vectors")
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise _damaged(path, error) from error
-        failed = {bytes.fromhex(key): reason for key, reason in told.items()}
+        failed = {bytes.fromhex(key): reason for key, reason in reasons.items()}
         store._note(path, [key.tobytes() for key in keys], width, failed)
     return store
 
@@ -139,7 +156,7 @@ def read_vectors(shard: Path) -> Float32[np.ndarray, "K D"]:
     """Reads the vectors of one shard.
 
     Raises:
-      UserError: It is damaged.
+      UserError: The shard is damaged.
     """
     try:
         with safe_open(shard, framework="np") as file:
@@ -149,4 +166,6 @@ def read_vectors(shard: Path) -> Float32[np.ndarray, "K D"]:
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path}: is damaged ({error}); remove it, it is made again")
+    return UserError(
+        f"{path}: is damaged ({error}); remove it, and its vectors are encoded again"
+    )

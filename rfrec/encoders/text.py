@@ -1,53 +1,69 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Texts of items in; keys of their vectors, all of them in a store, out."""
+"""Vectors of item texts, from an encoder on disk."""
 
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from absl import logging
-from ml_collections import ConfigDict
 
 from rfrec.encoders import folder as folders
 from rfrec.encoders import running, torch_models, torch_text
-from rfrec.encoders.running import Loaded
-from rfrec.encoders.store import Store, open_store
-from rfrec.pipelines import features
-from rfrec.pipelines.features import ImagePlan, TextPlan
+from rfrec.encoders.folder import Folder
+from rfrec.encoders.running import Encoded, Loaded
+from rfrec.encoders.sentence import Recipe
+from rfrec.encoders.store import Store, cache_folder, open_store
 
 
-class Encoded(NamedTuple):
-    """Where the vectors of all items are.
+class TextPlan(NamedTuple):
+    """Texts to encode.
 
     Attributes:
-      plan: What was asked for.
-      identity: Hash of the encoder's files.
-      store: Holds the vectors.
-      keys: Of each item; the vectors of several are averaged.
-      reasons: Why an item has no vector, by its row.
-      new: How many vectors this call made.
+      folder: Checkpoint of the encoder.
+      recipe: How token states become a vector.
+      max_tokens: Maximum number of tokens of a text; None uses the encoder's.
+      dtype: Data type of the weights.
+      texts: Texts of each item, whose vectors are averaged; () for an item without
+        text.
     """
 
-    plan: TextPlan | ImagePlan
-    identity: str
-    store: Store
-    keys: list[tuple[bytes, ...]]
-    reasons: dict[int, str]
-    new: int
+    folder: Folder
+    recipe: Recipe
+    max_tokens: int | None
+    dtype: str
+    texts: list[tuple[str, ...]]
+
+    def settings(self) -> dict[str, Any]:
+        """Returns what the vectors depend on, beside the encoder's files and texts."""
+        return {
+            "kind": "text",
+            "pooling": self.recipe.pooling,
+            "normalise": self.recipe.normalise,
+            "max_tokens": self.max_tokens,
+            "dtype": self.dtype,
+        }
 
 
-def make(config: ConfigDict, plan: TextPlan, workdir: Path) -> Encoded:
-    """Encodes the texts that have no vector yet.
+def encode(
+    plan: TextPlan, cache: Path, *, device: str, batch_size: int, seconds: float
+) -> Encoded:
+    """Encodes the texts that have no vector in the cache yet.
+
+    Args:
+      plan: Texts and encoder.
+      cache: Folder of cached vectors, which several encoders may share.
+      device: `cpu`, `cuda` or `auto`.
+      batch_size: Number of texts in a batch.
+      seconds: Interval at which vectors are stored.
 
     Raises:
       UserError: The encoder cannot be loaded, or a vector is not finite.
-      Preempted: SIGTERM came; what was encoded is stored.
+      Preempted: The process received SIGTERM; encoded texts are stored.
     """
     identity = folders.identity(plan.folder)
-    place = features.store_folder(config, workdir, identity, plan.settings())
-    store = open_store(place, reader="")
+    store = open_store(cache_folder(cache, identity, plan.settings()), reader="")
     keys = [tuple(map(_key, texts)) for texts in plan.texts]
     pending = {
         key: text
@@ -56,13 +72,20 @@ def make(config: ConfigDict, plan: TextPlan, workdir: Path) -> Encoded:
         if not store.knows(key)
     }
     if pending:
-        _encode(config, plan, store, pending)
+        _encode(plan, store, pending, device, batch_size, seconds)
     reasons = {row: "no text" for row, own in enumerate(keys) if not own}
-    return Encoded(plan, identity, store, keys, reasons, len(pending))
+    return Encoded(
+        plan.folder, identity, plan.settings(), store, keys, reasons, len(pending)
+    )
 
 
 def _encode(
-    config: ConfigDict, plan: TextPlan, store: Store, pending: dict[bytes, str]
+    plan: TextPlan,
+    store: Store,
+    pending: dict[bytes, str],
+    device: str,
+    batch_size: int,
+    seconds: float,
 ) -> None:
     torch_models.require("rfrec.launch.features")
     encoder = torch_text.load(
@@ -70,12 +93,12 @@ def _encode(
         plan.recipe,
         max_tokens=plan.max_tokens,
         dtype=plan.dtype,
-        device=torch_models.pick_device(config.device),
+        device=torch_models.pick_device(device),
     )
     tokens, cut = torch_text.tokenize(encoder, list(pending.values()))
     if cut:
         logging.warning(
-            "%d of %d texts have more than %d tokens: what follows is not encoded",
+            "%d of %d texts have more than %d tokens; the rest of them is not encoded",
             *(cut, len(pending), encoder.max_tokens),
         )
     known = dict(zip(pending, tokens, strict=True))
@@ -86,13 +109,13 @@ def _encode(
 
     running.encode_all(
         store,
-        # Of like length side by side, for the padding; the longest first, so that
-        # memory proves to be enough at the start.
+        # Sorted by length, to pad little; the longest first, so that a lack of memory
+        # shows at the start.
         sorted(pending, key=lambda key: -len(known[key])),
         load,
         lambda batch: torch_text.encode(encoder, batch),
-        batch_size=config.text.batch_size,
-        seconds=config.cache.seconds,
+        batch_size=batch_size,
+        seconds=seconds,
         what="text",
     )
 

@@ -43,27 +43,27 @@ class Encoder(NamedTuple):
 
 
 class Unreadable(Exception):
-    """A picture that cannot be decoded; says why."""
+    """An image cannot be decoded; the message is the reason."""
 
 
 def load(folder: Folder, *, normalise: bool, dtype: str, device: str) -> Encoder:
     """Loads an encoder.
 
     Args:
-      folder: With one of `MODEL_TYPES`.
-      normalise: Whether vectors are brought to length 1.
-      dtype: Of the weights, one of `torch_models.DTYPES`.
-      device: cpu or cuda.
+      folder: Checkpoint of one of `MODEL_TYPES`.
+      normalise: Whether vectors are scaled to length 1.
+      dtype: Data type of the weights, one of `torch_models.DTYPES`.
+      device: Device, `cpu` or `cuda`.
 
     Raises:
-      UserError: The folder is damaged or tells no way from pictures to pixels.
+      UserError: The folder is damaged or has no `preprocessor_config.json`.
     """
     import transformers
 
     if not (folder.path / "preprocessor_config.json").is_file():
         raise UserError(
-            f"{folder.path}: holds no preprocessor_config.json, which says how a"
-            " picture becomes pixels; copy it from the checkpoint"
+            f"{folder.path}: contains no preprocessor_config.json, which describes"
+            " how images become pixels; copy it from the checkpoint"
         )
     # Pillow's resizing, as the models were trained with, and the same on all machines.
     processor = torch_models.load_processor(

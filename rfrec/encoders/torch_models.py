@@ -1,6 +1,6 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints as torch modules; it and its two users alone need torch."""
+"""Loads checkpoints as torch modules; only this and `torch_*` need torch."""
 
 import contextlib
 from collections.abc import Iterator
@@ -16,10 +16,10 @@ def require(what: str) -> None:
     """Checks that torch, transformers and pillow are installed.
 
     Args:
-      what: Needs them.
+      what: Name of the command that needs them.
 
     Raises:
-      UserError: One of them is not.
+      UserError: One of them is not installed.
     """
     try:
         import PIL  # noqa: F401
@@ -30,7 +30,7 @@ def require(what: str) -> None:
             f"{what} needs torch, transformers and pillow ({error}): pip install"
             " 'rfrec[encoders]'"
         ) from error
-    # Its bars and hints would stand between our lines.
+    # Its progress bars and hints would interrupt the log.
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
 
@@ -39,7 +39,7 @@ def pick_device(name: str) -> str:
     """Returns the device to run on; `auto` is a GPU if there is one.
 
     Raises:
-      UserError: There is no GPU, and one was asked for.
+      UserError: `cuda` was requested and there is no GPU.
     """
     import torch
 
@@ -63,21 +63,21 @@ def load_model(
     """Loads a model from a local folder, for inference.
 
     Args:
-      auto_class: Of transformers, with `from_pretrained`.
-      path: The folder.
-      dtype: One of `DTYPES`.
-      device: To put it on.
-      unused: Beginnings of the names of weights that may be missing, since no vector
-        depends on them.
+      auto_class: Class of transformers with `from_pretrained`.
+      path: Folder of the checkpoint.
+      dtype: Data type of the weights, one of `DTYPES`.
+      device: Device of the model.
+      unused: Prefixes of weights that may be missing, because no vector depends on
+        them.
 
     Raises:
-      UserError: The weights are damaged, not those of the config, or do not fit into
+      UserError: The weights are damaged, do not match the config, or do not fit into
         memory.
     """
     import torch
 
     try:
-        model, told = auto_class.from_pretrained(
+        model, loading = auto_class.from_pretrained(
             path,
             dtype=getattr(torch, dtype),
             local_files_only=True,
@@ -86,12 +86,12 @@ def load_model(
         )
     except Exception as error:  # a damaged file can make transformers raise anything
         raise _refused(path, error) from error
-    missing = [name for name in told["missing_keys"] if not name.startswith(unused)]
-    wrong = sorted(missing) + sorted(str(key) for key in told["mismatched_keys"])
+    missing = [name for name in loading["missing_keys"] if not name.startswith(unused)]
+    wrong = sorted(missing) + sorted(str(key) for key in loading["mismatched_keys"])
     if wrong:
         raise UserError(
-            f"{path}: its weights are not those of its config.json, {len(wrong)} are"
-            f" missing or of another shape, such as {wrong[0]}; copy the checkpoint"
+            f"{path}: its weights do not match its config.json; {len(wrong)} are"
+            f" missing or have another shape, such as {wrong[0]}; copy the checkpoint"
             " again"
         )
     with out_of_memory("another device, or a smaller dtype"):
@@ -114,13 +114,13 @@ def load_processor(auto_class: Any, path: Path, **options: Any) -> Any:
 
 @contextlib.contextmanager
 def out_of_memory(remedy: str) -> Iterator[None]:
-    """Turns a full GPU into one line.
+    """Turns an error of torch about GPU memory into one line.
 
     Args:
-      remedy: What to use instead.
+      remedy: What to use instead; ends the message.
 
     Raises:
-      UserError: Memory was not enough.
+      UserError: The GPU has too little memory.
     """
     import torch
 

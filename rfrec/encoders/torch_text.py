@@ -60,11 +60,12 @@ def load(
     """Loads an encoder.
 
     Args:
-      folder: With one of `MODEL_TYPES`.
-      recipe: From states to vectors.
-      max_tokens: Longest input, special tokens included; None takes the folder's limit.
-      dtype: Of the weights, one of `torch_models.DTYPES`.
-      device: cpu or cuda.
+      folder: Checkpoint of one of `MODEL_TYPES`.
+      recipe: How token states become vectors.
+      max_tokens: Maximum number of tokens, with special ones; None uses the limit of
+        the folder.
+      dtype: Data type of the weights, one of `torch_models.DTYPES`.
+      device: Device, `cpu` or `cuda`.
 
     Raises:
       UserError: The folder is damaged, or its limit is below `max_tokens` or unknown.
@@ -72,18 +73,18 @@ def load(
     import transformers
 
     if not any(any(folder.path.glob(form)) for form in _TOKENIZERS):
-        # Transformers would make an empty one, which knows no word.
+        # Transformers would create an empty tokenizer, without any word.
         raise UserError(
-            f"{folder.path}: holds no tokenizer ({', '.join(_TOKENIZERS)}); copy its"
+            f"{folder.path}: contains no tokenizer ({', '.join(_TOKENIZERS)}); copy its"
             " files from the checkpoint"
         )
     tokenizer = torch_models.load_processor(transformers.AutoTokenizer, folder.path)
     if tokenizer.pad_token_id is None:
-        # Language models have none; what stands there is masked.
+        # Language models have none; padding is masked anyway.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if tokenizer.pad_token_id is None:
         raise UserError(
-            f"{folder.path}: its tokenizer has no token to pad with; name one as"
+            f"{folder.path}: its tokenizer has no padding token; set"
             " pad_token in tokenizer_config.json"
         )
     tokenizer.padding_side = tokenizer.truncation_side = "right"
@@ -98,18 +99,18 @@ def load(
     )
     if len(tokenizer) > (rows := model.get_input_embeddings().num_embeddings):
         raise UserError(
-            f"{folder.path}: its tokenizer has {len(tokenizer)} tokens, its model"
-            f" {rows}; they are of different checkpoints, copy it again"
+            f"{folder.path}: its tokenizer has {len(tokenizer)} tokens and its model"
+            f" {rows}; they belong to different checkpoints, copy it again"
         )
     longest = _limit(folder, recipe, tokenizer, model, max_tokens)
     return Encoder(model, tokenizer, recipe, longest, device)
 
 
 def tokenize(encoder: Encoder, texts: Sequence[str]) -> tuple[list[Tokens], int]:
-    """Turns texts into tokens, special ones included.
+    """Tokenizes texts, with special tokens.
 
     Returns:
-      The tokens of each text, and how many texts were cut at the longest input.
+      The tokens of each text, and the number of texts that were truncated.
     """
     tokens: list[Tokens] = []
     cut = 0
@@ -117,13 +118,13 @@ def tokenize(encoder: Encoder, texts: Sequence[str]) -> tuple[list[Tokens], int]
     for start in range(0, len(texts), _CHUNK):
         chunk = [recipe.prompt + text for text in texts[start : start + _CHUNK]]
         chunk = [text.lower() for text in chunk] if recipe.lower else chunk
-        found = encoder.tokenizer(chunk, **options)["input_ids"]
-        for place, ids in enumerate(found):
+        listed = encoder.tokenizer(chunk, **options)["input_ids"]
+        for row, ids in enumerate(listed):
             if len(ids) > encoder.max_tokens:
                 cut += 1
-                # Again, for special tokens at the end must not be cut.
+                # Tokenized again, because special tokens at the end must be kept.
                 ids = encoder.tokenizer(
-                    chunk[place],
+                    chunk[row],
                     truncation=True,
                     max_length=encoder.max_tokens,
                     **options,
@@ -133,7 +134,7 @@ def tokenize(encoder: Encoder, texts: Sequence[str]) -> tuple[list[Tokens], int]
 
 
 def pad(encoder: Encoder, tokens: Sequence[Tokens]) -> dict[str, Any]:
-    """Makes a batch of tensors with the attention mask."""
+    """Returns a padded batch of tensors, with the attention mask."""
     rows = [ids.tolist() for ids in tokens]
     return dict(encoder.tokenizer.pad({"input_ids": rows}, return_tensors="pt"))
 
@@ -142,7 +143,7 @@ def encode(encoder: Encoder, batch: dict[str, Any]) -> Float32[np.ndarray, "B D"
     """Encodes a batch of `pad`.
 
     Raises:
-      UserError: It does not fit into the GPU's memory.
+      UserError: The batch does not fit into the GPU's memory.
     """
     import torch
 
@@ -167,36 +168,37 @@ def _pool(states: Any, mask: Any, pooling: str) -> Any:
         last = mask.sum(1) - 1
         return states[torch.arange(len(states), device=states.device), last]
     weights = mask[..., None].float()
-    # Chosen rather than multiplied by zero: states of padding may be anything, NaN too.
+    # States of padding may be NaN, so they are replaced instead of multiplied by zero.
     return torch.where(weights > 0, states, 0).sum(1) / weights.sum(1).clamp(min=1)
 
 
 def _limit(
-    folder: Folder, recipe: Recipe, tokenizer: Any, model: Any, asked: int | None
+    folder: Folder, recipe: Recipe, tokenizer: Any, model: Any, wanted: int | None
 ) -> int:
-    """Returns the longest input: what is asked for, the recipe's, the model's."""
+    """Returns the maximum number of tokens: wanted, of the recipe, or of the model."""
     positions = getattr(model.config, "max_position_embeddings", None)
     if positions and folder.model_type in _OFFSET_POSITIONS:
         positions -= model.config.pad_token_id + 1
     known = [
         positions,
-        # Transformers says 10^30 where a tokenizer names no limit.
+        # Transformers uses 10^30 if a tokenizer has no limit.
         tokenizer.model_max_length if tokenizer.model_max_length < 10**9 else None,
     ]
     limits = [limit for limit in known if limit]
     least = tokenizer.num_special_tokens_to_add() + 1
-    if asked is not None and asked < least:
+    if wanted is not None and wanted < least:
         raise UserError(
-            f"config.text.max_tokens={asked}: {folder.path} needs {least} at least, its"
-            " special tokens included"
+            f"config.text.max_tokens={wanted}: {folder.path} needs at least {least},"
+            " with special tokens"
         )
-    if asked is not None and asked > min(limits, default=asked):
+    if wanted is not None and wanted > min(limits, default=wanted):
         raise UserError(
-            f"config.text.max_tokens={asked}: {folder.path} takes {min(limits)} at most"
+            f"config.text.max_tokens={wanted}: {folder.path} allows at most"
+            f" {min(limits)}"
         )
-    longest = asked or recipe.max_tokens or min(limits, default=None)
+    longest = wanted or recipe.max_tokens or min(limits, default=None)
     if longest is None:
         raise UserError(
-            f"{folder.path}: tells no longest input; set config.text.max_tokens"
+            f"{folder.path}: states no maximum length; set config.text.max_tokens"
         )
     return longest

@@ -1,186 +1,286 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A config of `configs/features.py` in; the table and plans of what to encode out."""
+"""A run of the encoders: a table of items becomes a folder of vectors."""
 
-import hashlib
-import json
+import dataclasses
+import importlib.metadata
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
+import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 
 from rfrec import config as cfg
-from rfrec.config import UserError
-from rfrec.data import tables, texts
+from rfrec.config import UserError, as_json
+from rfrec.data import features, tables, texts
 from rfrec.data.tables import Table
 from rfrec.encoders import folder as folders
-from rfrec.encoders import sentence, torch_image, torch_models, torch_text
-from rfrec.encoders.folder import Folder
-from rfrec.encoders.sentence import Recipe
+from rfrec.encoders import (
+    image,
+    sentence,
+    text,
+    torch_image,
+    torch_models,
+    torch_text,
+    writing,
+)
+from rfrec.encoders.running import Encoded
+from rfrec.pipelines import options as options_lib
+from rfrec.pipelines import run_folder
 
-# Raised when vectors made before are no longer those that would be made.
-_FORMAT = 1
-
-RULES: cfg.Rules = {
-    "text.pieces": cfg.Rule(
-        lambda v: len(v) > 0 and all(isinstance(form, str) for form in v),
-        "a tuple of one or more texts",
-    ),
-    "text.join": cfg.one_of("text", "mean"),
-    "text.pooling": cfg.one_of("auto", *sentence.POOLINGS),
-    "text.normalise": cfg.boolean(),
-    "text.max_tokens": cfg.whole(1),
-    "text.dtype": cfg.one_of(*torch_models.DTYPES),
-    "text.batch_size": cfg.whole(1),
-    "image.column": cfg.Rule(lambda v: bool(v), "the name of a column"),
-    "image.normalise": cfg.boolean(),
-    "image.dtype": cfg.one_of(*torch_models.DTYPES),
-    "image.batch_size": cfg.whole(1),
-    "image.workers": cfg.whole(1),
-    "out.dtype": cfg.one_of("float32", "float16"),
-    "device": cfg.one_of("auto", "cpu", "cuda"),
-    "cache.seconds": cfg.at_least(0),
-}
-# Where and how fast vectors are made is no part of what they are.
-_PASSING = (
+_SOFTWARE = ("torch", "transformers", "tokenizers", "pillow")
+_DTYPE = cfg.one_of(*torch_models.DTYPES)
+# Options that change where and how fast a run encodes, but not the vectors.
+_TRANSIENT = (
     *("device", "cache", "text.batch_size", "image.batch_size"),
     "image.workers",
 )
 
 
-class TextPlan(NamedTuple):
-    """Texts to encode.
+@dataclasses.dataclass(frozen=True)
+class Items:
+    """Table of the items.
 
     Attributes:
-      folder: Of the encoder.
-      recipe: From token states to a vector.
-      max_tokens: Longest input; None takes the encoder's.
-      dtype: Of its weights.
-      texts: Of each item; their vectors are averaged; none for an item without text.
+      path: Table, `.tsv`, or `.jsonl` with one object a line.
+      name: NAME of the files that are written; None uses the name of the table up to
+        its first dot.
+      id: Column with the names of the items; None names them by their row.
     """
 
-    folder: Folder
-    recipe: Recipe
-    max_tokens: int | None
-    dtype: str
-    texts: list[tuple[str, ...]]
-
-    def settings(self) -> dict[str, Any]:
-        """What vectors follow from, beside the encoder's files and the text."""
-        return {
-            "kind": "text",
-            "pooling": self.recipe.pooling,
-            "normalise": self.recipe.normalise,
-            "max_tokens": self.max_tokens,
-            "dtype": self.dtype,
-        }
+    path: str | None = None
+    name: str | None = None
+    id: str | None = None
 
 
-class ImagePlan(NamedTuple):
-    """Pictures to encode.
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """Encoder of texts.
 
     Attributes:
-      folder: Of the encoder.
-      normalise: Whether vectors are brought to length 1.
-      dtype: Of its weights.
-      files: Of each item; None for an item without a picture.
+      encoder: Folder of a Hugging Face checkpoint; None writes no text vectors.
+      pieces: Parts of the text in order, each with one column in braces. Parts with an
+        empty column are left out.
+      join: `text` encodes the pieces as one text; `mean` encodes each piece and
+        averages the vectors.
+      pooling: How token states become one vector; `auto` uses what the checkpoint says,
+        `mean` if it says nothing.
+      normalise: Whether vectors are scaled to length 1; None uses what the checkpoint
+        says.
+      max_tokens: Maximum number of tokens of a text; None uses the checkpoint's.
+      dtype: Data type of the weights.
+      batch_size: Number of texts in a batch.
     """
 
-    folder: Folder
-    normalise: bool
-    dtype: str
-    files: list[Path | None]
+    encoder: str | None = None
+    pieces: tuple[str, ...] = cfg.option(
+        (
+            "{title}.",
+            "Brand: {brand}.",
+            "Categories: {categories}.",
+            "{description}",
+        ),
+        cfg.Rule(
+            lambda v: len(v) > 0 and all(isinstance(form, str) for form in v),
+            "a tuple of one or more texts",
+        ),
+    )
+    join: Literal["text", "mean"] = "text"
+    pooling: str = cfg.option("auto", cfg.one_of("auto", *sentence.POOLINGS))
+    normalise: bool | None = None
+    max_tokens: int | None = cfg.option(None, cfg.whole(1))
+    dtype: str = cfg.option("float32", _DTYPE)
+    batch_size: int = cfg.option(32, cfg.whole(1))
 
-    def settings(self) -> dict[str, Any]:
-        """What vectors follow from, beside the encoder's files and the picture."""
-        return {"kind": "image", "normalise": self.normalise, "dtype": self.dtype}
+
+@dataclasses.dataclass(frozen=True)
+class Image:
+    """Encoder of images.
+
+    Attributes:
+      encoder: Folder of a Hugging Face checkpoint; None writes no image vectors.
+      column: Column with the image file; the first one of a list is used.
+      folder: Folder of the image files; None uses the folder of the table.
+      normalise: Whether vectors are scaled to length 1.
+      dtype: Data type of the weights.
+      batch_size: Number of images in a batch.
+      workers: Number of threads that read and decode images.
+    """
+
+    encoder: str | None = None
+    column: str = cfg.option("image", cfg.Rule(bool, "the name of a column"))
+    folder: str | None = None
+    normalise: bool = False
+    dtype: str = cfg.option("float32", _DTYPE)
+    batch_size: int = cfg.option(32, cfg.whole(1))
+    workers: int = cfg.option(4, cfg.whole(1))
 
 
-def check(config: ConfigDict) -> None:
-    """Checks each value, and that there is something to do.
+@dataclasses.dataclass(frozen=True)
+class Out:
+    """Arrays that are written.
+
+    Attributes:
+      dtype: Data type of the arrays.
+    """
+
+    dtype: Literal["float32", "float16"] = "float32"
+
+
+@dataclasses.dataclass(frozen=True)
+class Cache:
+    """Cache of vectors.
+
+    Attributes:
+      path: Folder of the vectors encoded so far, which runs may share; None uses
+        `cache` in the run folder.
+      seconds: Interval at which vectors are stored: the most work that is lost if the
+        process is killed.
+    """
+
+    path: str | None = None
+    seconds: float = cfg.option(30.0, cfg.at_least(0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Options of `rfrec.launch.features`.
+
+    Attributes:
+      table: Table of the items.
+      text: Encoder of texts.
+      image: Encoder of images.
+      out: Arrays that are written.
+      device: Device of the encoders; `auto` uses a GPU if there is one.
+      cache: Cache of vectors.
+    """
+
+    table: Items = Items()
+    text: Text = Text()
+    image: Image = Image()
+    out: Out = Out()
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    cache: Cache = Cache()
+
+
+def check(config: ConfigDict) -> Options:
+    """Returns the options of a config.
 
     Raises:
-      UserError: Names the keys.
+      UserError: A value is not allowed, or a required one is missing; names the keys.
     """
-    cfg.check(config, RULES)
-    if config.table.path is None:
+    options_lib.check(config, Options)
+    options = cfg.parse(Options, config)
+    if options.table.path is None:
         raise UserError(
-            "config.table.path is needed: the table of the items, given as"
+            "config.table.path is required: the table of the items, as in"
             " --config.table.path=FILE.tsv or FILE.jsonl"
         )
-    if config.text.encoder is None and config.image.encoder is None:
+    if options.text.encoder is None and options.image.encoder is None:
         raise UserError(
-            "config.text.encoder or config.image.encoder is needed: the folder of a"
+            "config.text.encoder or config.image.encoder is required: the folder of a"
             " Hugging Face checkpoint"
         )
+    return options
 
 
-def read_table(config: ConfigDict) -> Table:
-    """Reads the items."""
-    path = Path(config.table.path).expanduser()
-    return tables.read(path, id_column=config.table.id)
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Encodes the items, reusing vectors of earlier calls, and writes the arrays.
+
+    Raises:
+      UserError: An option, the table or an encoder is not usable, or the folder
+        contains files of something else.
+      Preempted: The process received SIGTERM; encoded vectors are stored.
+    """
+    options = check(config)
+    table = tables.read(
+        Path(str(options.table.path)).expanduser(), id_column=options.table.id
+    )
+    name = set_name(options.table)
+    plans = plan_texts(options.text, table), plan_images(options.image, table)
+    kinds = [k for k, plan in zip(("text", "image"), plans, strict=True) if plan]
+    listed = workdir / f"{name}.items.tsv"
+    # The table may be that file itself.
+    copied = [] if listed.resolve() == table.path.resolve() else [listed.name]
+    refuse_foreign(workdir, [*copied, *(f"{name}.{kind}.npy" for kind in kinds)])
+    lasting = lasting_config(config)
+    if (workdir / "config.json").exists():
+        run_folder.open_workdir(workdir, lasting)
+    encoded = encode(options, *plans, workdir)
+    # Opened this late, so that a refused encoder leaves only the cache behind.
+    run_folder.open_workdir(workdir, lasting)
+    written = {
+        kind: write_feature(vectors, table, workdir / f"{name}.{kind}", options.out)
+        for kind, vectors in encoded.items()
+    }
+    if copied:
+        tables.write_tsv(listed, table)
+    report = {
+        "main": "features",
+        "name": name,
+        "items": len(table.ids),
+        "table": str(table.path),
+        "features": written,
+        "software": _versions(),
+        "config": as_json(config),
+    }
+    run_folder.write_report(workdir, report)
 
 
-def name(config: ConfigDict) -> str:
-    """Returns NAME of the files that are made.
+def set_name(items: Items) -> str:
+    """Returns NAME of the files that are written.
 
     Raises:
       UserError: It cannot be part of a file's name.
     """
-    chosen = config.table.name or Path(config.table.path).name.split(".")[0]
-    if not chosen or any(letter in chosen for letter in "/\\.") or chosen.isspace():
+    name = items.name or Path(str(items.path)).name.split(".")[0]
+    if not name or any(letter in name for letter in "/\\.") or name.isspace():
         raise UserError(
-            f"config.table.name={chosen!r}: cannot be NAME of NAME.text.npy; give one"
+            f"config.table.name={name!r}: cannot be NAME of NAME.text.npy; use a name"
             " without dots and slashes"
         )
-    return chosen
+    return name
 
 
-def text_plan(config: ConfigDict, table: Table) -> TextPlan | None:
-    """Fills the template and reads the encoder's settings; None if none is named.
+def plan_texts(options: Text, table: Table) -> text.TextPlan | None:
+    """Composes the texts and reads the encoder's settings; None without an encoder.
 
     Raises:
-      UserError: A column is missing, no item has a text, or the folder is unfit.
+      UserError: A column is missing, no item has a text, or the folder contains no
+        usable checkpoint.
     """
-    options = config.text
     if options.encoder is None:
         return None
-    folder = folders.open_folder(
-        Path(options.encoder).expanduser(),
-        torch_text.MODEL_TYPES,
-        "config.text.encoder",
-    )
+    path, key = Path(options.encoder).expanduser(), "config.text.encoder"
+    folder = folders.open_folder(path, torch_text.MODEL_TYPES, key)
     recipe = sentence.read_recipe(folder)
     if options.pooling != "auto":
         recipe = recipe._replace(pooling=options.pooling)
     if options.normalise is not None:
         recipe = recipe._replace(normalise=options.normalise)
-    found = texts.compose(table, texts.parse(options.pieces))
-    if not any(found):
+    composed = texts.compose(table, texts.parse(options.pieces))
+    if not any(composed):
         raise UserError(
             f"{table.path}: no item has a text in the columns of config.text.pieces"
         )
     if options.join == "text":
-        found = [(" ".join(pieces),) if pieces else () for pieces in found]
-    return TextPlan(folder, recipe, options.max_tokens, options.dtype, found)
+        composed = [(" ".join(pieces),) if pieces else () for pieces in composed]
+    return text.TextPlan(folder, recipe, options.max_tokens, options.dtype, composed)
 
 
-def image_plan(config: ConfigDict, table: Table) -> ImagePlan | None:
-    """Names the picture of each item; None if no encoder is named.
+def plan_images(options: Image, table: Table) -> image.ImagePlan | None:
+    """Returns the image file of each item; None without an encoder.
 
     Raises:
-      UserError: The column or the folder of pictures is missing, the folder holds none
-        of them, or the encoder's folder is unfit.
+      UserError: The column or the folder of images is missing, the folder contains
+        none of them, or the encoder's folder contains no usable checkpoint.
     """
-    options = config.image
     if options.encoder is None:
         return None
-    folder = folders.open_folder(
-        Path(options.encoder).expanduser(),
-        torch_image.MODEL_TYPES,
-        "config.image.encoder",
-    )
+    path, key = Path(options.encoder).expanduser(), "config.image.encoder"
+    folder = folders.open_folder(path, torch_image.MODEL_TYPES, key)
     root = Path(options.folder).expanduser() if options.folder else table.path.parent
     if not root.is_dir():
         raise UserError(f"config.image.folder={root}: no such folder")
@@ -188,31 +288,121 @@ def image_plan(config: ConfigDict, table: Table) -> ImagePlan | None:
     firsts = [cell if isinstance(cell, str) else next(iter(cell), "") for cell in cells]
     files = [root / first if first.strip() else None for first in firsts]
     if not any(os.path.isfile(file) for file in files if file is not None):
-        named = sum(file is not None for file in files)
+        count = sum(file is not None for file in files)
         raise UserError(
-            f"{root}: holds none of the {named} pictures that column"
-            f" {options.column!r} of {table.path} names; set config.image.folder or"
+            f"{root}: contains none of the {count} images that column"
+            f" {options.column!r} of {table.path} lists; set config.image.folder or"
             " config.image.column"
         )
-    return ImagePlan(folder, options.normalise, options.dtype, files)
+    return image.ImagePlan(folder, options.normalise, options.dtype, files)
 
 
-def lasting(config: ConfigDict) -> ConfigDict:
-    """Returns the config without what may change from one call to the next."""
-    kept = config.copy_and_resolve_references()
-    with kept.unlocked():
-        for key in _PASSING:
-            section, _, last = key.rpartition(".")
-            del (cfg.value_at(kept, section) if section else kept)[last]
-    return kept
+def encode(
+    options: Options,
+    texts: text.TextPlan | None,
+    images: image.ImagePlan | None,
+    workdir: Path,
+) -> dict[str, Encoded]:
+    """Returns the vectors of each feature, `text` and `image`."""
+    root, device = options.cache.path, options.device
+    cache = Path(root).expanduser() if root else workdir / "cache"
+    seconds, encoded = options.cache.seconds, {}
+    if texts is not None:
+        size = options.text.batch_size
+        encoded["text"] = text.encode(
+            texts, cache, device=device, batch_size=size, seconds=seconds
+        )
+    if images is not None:
+        encoded["image"] = image.encode(
+            images,
+            cache,
+            device=device,
+            batch_size=options.image.batch_size,
+            seconds=seconds,
+            workers=options.image.workers,
+        )
+    return encoded
 
 
-def store_folder(
-    config: ConfigDict, workdir: Path, identity: str, settings: dict[str, Any]
-) -> Path:
-    """Returns the folder of the vectors of one encoder with one setting."""
-    told = {"format": _FORMAT, "encoder": identity, **settings}
-    name = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:20]
-    chosen = config.cache.path
-    root = Path(chosen).expanduser() if chosen else workdir / "cache"
-    return root / f"{settings['kind']}-{name}"
+def lasting_config(config: ConfigDict) -> ConfigDict:
+    """Returns the config without the options that may change between calls."""
+    lasting = config.copy_and_resolve_references()
+    with lasting.unlocked():
+        for key in _TRANSIENT:
+            section, _, name = key.rpartition(".")
+            del (cfg.value_at(lasting, section) if section else lasting)[name]
+    return lasting
+
+
+def refuse_foreign(workdir: Path, names: list[str]) -> None:
+    """Refuses to replace files that no run wrote.
+
+    Raises:
+      UserError: The folder contains such a file, and no run.
+    """
+    for name in names:
+        if (workdir / name).exists() and not (workdir / "config.json").exists():
+            raise UserError(
+                f"{workdir / name} exists and was not written by a run in this folder;"
+                " use another --workdir"
+            )
+
+
+def write_feature(
+    encoded: Encoded, table: Table, stem: Path, out: Out
+) -> dict[str, Any]:
+    """Writes the files of one feature and returns its part of the report.
+
+    Args:
+      encoded: Vectors of the items.
+      table: Table with the names of the items.
+      stem: Beginning of the files' names, such as `FOLDER/NAME.text`.
+      out: Options of the arrays.
+
+    Raises:
+      UserError: A value is too large for the data type.
+    """
+    count, reasons = len(table.ids), encoded.reasons
+    missing = stem.with_name(f"{stem.name}_missing.txt")
+    warnings = []
+    if reasons:
+        warnings.append(
+            f"{len(reasons)} of {count} items have no {stem.suffix[1:]} vector; their"
+            f" rows are zeros, and {missing} lists them"
+        )
+        logging.warning("%s", warnings[-1])
+    writing.write_missing(missing, table.ids, reasons)
+    mask = np.ones(count, bool)
+    mask[list(reasons)] = False
+    writing.write_mask(stem.with_name(f"{stem.name}_mask.npy"), mask)
+    path = stem.with_name(f"{stem.name}.npy")
+    writing.write_vectors(path, encoded, out.dtype)
+    vectors = features.read_features(path)
+    logging.info(
+        "%s: %d items, width %d, %d encoded, %d without a vector",
+        *(path, count, vectors.shape[1], encoded.new, len(reasons)),
+    )
+    return {
+        "encoder": {
+            "folder": str(encoded.folder.path),
+            "model_type": encoded.folder.model_type,
+            "sha256": encoded.identity,
+            **encoded.settings,
+        },
+        "width": vectors.shape[1],
+        "sha256": features.fingerprint(vectors),
+        "distinct": len({keys for keys in encoded.keys if keys}),
+        "missing": len(reasons),
+        "warnings": warnings,
+    }
+
+
+def _versions() -> dict[str, str]:
+    """Returns the versions of the installed packages that decide the last bits."""
+    versions = {}
+    for package in _SOFTWARE:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions

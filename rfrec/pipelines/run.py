@@ -27,6 +27,7 @@ from rfrec.rf import settings as rf_settings
 # Command -> function of the locked config and the run folder. They are imported when
 # they are used: a command does not wait for the dependencies of the others.
 PIPELINES: Mapping[str, str] = {
+    "features": "rfrec.pipelines.features:run",
     "sasrec": "rfrec.pipelines.sasrec:run",
 }
 # Command -> function of a run folder that returns the trained model.

@@ -39,12 +39,12 @@ def break_missing(path):
 
 def break_config(path):
     (path / "config.json").unlink()
-    return path, "holds no config.json"
+    return path, "contains no config.json"
 
 
 def break_json(path):
     (path / "config.json").write_text("{")
-    return path, "config.json: cannot be read"
+    return path, "config.json: is not valid JSON"
 
 
 def break_type(path):
@@ -54,12 +54,12 @@ def break_type(path):
 
 def break_list(path):
     (path / "config.json").write_text("[]")
-    return path, "model_type is None"
+    return path, "config.json: is not a JSON object"
 
 
 def break_weights(path):
     (path / "model.safetensors").unlink()
-    return path, "holds no weights"
+    return path, "contains no weights"
 
 
 def break_modules(path):

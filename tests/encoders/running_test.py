@@ -51,7 +51,7 @@ def run(folder, *, act=None, at=0, seconds=0.0):
 def read(folder):
     store = open_store(folder, "eye")
     out = np.zeros((len(KEYS), 2), np.float32)
-    store.accumulate([key if key in store.places else None for key in KEYS], out)
+    store.accumulate([key if key in store.locations else None for key in KEYS], out)
     return out.tobytes(), store.failed
 
 

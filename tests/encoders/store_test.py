@@ -49,7 +49,7 @@ def test_another_reader_may_read_what_one_could_not(filled):
 
 def test_a_file_left_by_a_kill_is_no_shard(filled):
     (filled.folder / ".half.123.tmp.safetensors").write_bytes(b"half")
-    assert len(open_store(filled.folder, "eye 1").places) == 3
+    assert len(open_store(filled.folder, "eye 1").locations) == 3
 
 
 def test_damage_is_one_line_with_the_remedy(filled):
@@ -64,11 +64,11 @@ def test_damage_is_one_line_with_the_remedy(filled):
 
 
 def test_vectors_of_two_widths_are_refused(filled):
-    with pytest.raises(UserError, match=r"width 3, others beside it 2; remove"):
+    with pytest.raises(UserError, match=r"width 3, but other .* width 2; rem"):
         filled.add([key("d")], vectors([1, 2, 3]), {})
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot be made"):
+    with pytest.raises(UserError, match="cannot be created"):
         open_store(tmp_path / "file" / "cache", "")

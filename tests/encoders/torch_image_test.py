@@ -125,7 +125,7 @@ def test_a_picture_beyond_all_measure_is_told(tmp_path, monkeypatch):
 def test_a_folder_without_preprocessing_is_one_line(tmp_path):
     path = encoders.save_image(tmp_path, "clip")
     (path / "preprocessor_config.json").unlink()
-    with pytest.raises(UserError, match=r"holds no preprocessor_config\.json"):
+    with pytest.raises(UserError, match=r"contains no preprocessor_config\.json"):
         load(path)
 
 
@@ -134,5 +134,5 @@ def test_weights_of_another_model_are_refused(tmp_path):
     config = json.loads((path / "config.json").read_text())
     config["vision_config"]["num_hidden_layers"] = 4
     (path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match=r"weights are not those of its config\.json"):
+    with pytest.raises(UserError, match=r"weights do not match its config\.json"):
         load(path)

@@ -95,9 +95,9 @@ def test_the_longest_input_fits_the_model(tmp_path, kind):
     # Position numbers of this RoBERTa end at 13 and begin behind padding's, at 1.
     assert encoder.max_tokens == {"roberta": 13, "llama": 64}[kind]
     assert np.isfinite(run(encoder, ["tea " * 100, "tea"])).all()
-    with pytest.raises(UserError, match=r"max_tokens=99: .* takes \d+ at most"):
+    with pytest.raises(UserError, match=r"max_tokens=99: .* allows at most \d+"):
         load(path, max_tokens=99)
-    with pytest.raises(UserError, match=r"max_tokens=1: .* needs \d at least"):
+    with pytest.raises(UserError, match=r"max_tokens=1: .* needs at least \d"):
         load(path, max_tokens=1)
 
 
@@ -130,14 +130,14 @@ def cut_weights(path):
 def drop_tokenizer(path):
     for file in path.glob("tokenizer*"):
         file.unlink()
-    return "holds no tokenizer"
+    return "contains no tokenizer"
 
 
 def grow_tokenizer(path):
     tokenizer = transformers.AutoTokenizer.from_pretrained(path)
     tokenizer.add_tokens([f"new{n}" for n in range(9)])
     tokenizer.save_pretrained(path)
-    return "tokenizer has 38 tokens, its model 32"
+    return "tokenizer has 38 tokens and its model 32"
 
 
 @pytest.mark.parametrize(
