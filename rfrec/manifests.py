@@ -1,6 +1,6 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Manifests: JSON files that name what belongs together, read as NamedTuples."""
+"""Manifests: JSON files that list what belongs together, as NamedTuples in Python."""
 
 import json
 import types
@@ -8,6 +8,7 @@ import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rfrec import files
 from rfrec.config import UserError
 
 _Kind = TypeVar("_Kind")
@@ -48,6 +49,29 @@ def read(
         return _typed(kind, content, "it")
     except TypeError as error:
         raise UserError(f"{path}: is damaged: {error}; {remedy}") from error
+
+
+def write(path: Path, manifest: Any, form: str) -> None:
+    """Writes a manifest atomically.
+
+    Args:
+      path: File to write.
+      manifest: NamedTuple, whose fields may be NamedTuples.
+      form: Value of `format`, which `read` checks.
+
+    Raises:
+      UserError: The file cannot be written.
+    """
+    files.write_json(path, {"format": form} | _plain(manifest))
+
+
+def _plain(value: Any) -> Any:
+    """Turns NamedTuples into dictionaries."""
+    if hasattr(value, "_asdict"):
+        return {name: _plain(inner) for name, inner in value._asdict().items()}
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, tuple) else value
 
 
 def _typed(kind: Any, value: Any, what: str) -> Any:

@@ -1,10 +1,9 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a search may produce: a trie on the device, and masks over it.
+"""The search space: a trie on the device, and filters of items that may be searched.
 
-Tries and lists of items flow in on the host; inside a search, the legal children of
-nodes come out. A mask never rebuilds the trie: each node carries the number of items
-below it that may be recommended.
+A filter leaves the trie as it is: for each node it has the number of items below the
+node that may be recommended.
 """
 
 import functools
@@ -18,16 +17,17 @@ from jax import export
 from jaxtyping import Array, Bool, Int
 
 from rfrec.codes import trie
+from rfrec.retrieval import batches
 from rfrec.typing import PyTree
 
 
 class Index(NamedTuple):
-    """A trie on the device, and how its codes are spelled.
+    """A trie on the device, and the tokens of its codes.
 
     Attributes:
-      tables: One a level.
-      tokens: Token of each code, one array a level.
-      items: Of each leaf, -1 as padding, [leaves G].
+      tables: One table for each level.
+      tokens: Token of each code, one array for each level.
+      items: Items of each leaf, [leaves G]; -1 is padding.
     """
 
     tables: tuple[trie.Table, ...]
@@ -36,24 +36,25 @@ class Index(NamedTuple):
 
 
 def make_index(index: trie.Trie, tokens: Sequence[Int[np.ndarray, "_"]]) -> Index:
-    """Lays out a trie for searches; NumPy arrays, to be put on a device.
+    """Returns the arrays of a trie for the device, in NumPy.
 
     Args:
-      index: Of the items.
-      tokens: Token of each code, one array a level.
+      index: Trie of the items.
+      tokens: Token of each code, one array for each level.
     """
     return Index(trie.tables(index), tuple(tokens), trie.leaf_table(index))
 
 
 class Filter(NamedTuple):
-    """Items that may be recommended: a mask over the trie, which stays as it is.
+    """Items that may be recommended.
 
     Attributes:
-      keep: Whether an item may be recommended at all, [N + 1], the last False.
-      counts: For each depth 1..Q, such items below every node.
-      paths: Node of each depth 1..Q above every item, -1 for items that are not kept,
-        [N Q]; None without `seen`.
-      seen: Distinct items that a user must not get, -1 as padding, [B H], or None.
+      keep: Whether each item may be recommended, [N + 1]; the last entry is False.
+      counts: Number of such items below every node, one array for each depth 1..Q.
+      paths: Node of each depth 1..Q above every item, [N Q]; -1 for items that may not
+        be recommended. None without `seen`.
+      seen: Distinct items that a user must not get, [B H]; -1 is padding. None if there
+        are none.
     """
 
     keep: PyTree
@@ -68,12 +69,12 @@ def make_filter(
     keep: Bool[np.ndarray, "N"] | None = None,
     seen: Int[np.ndarray, "B H"] | None = None,
 ) -> Filter:
-    """Makes a filter; NumPy arrays, to be put on a device.
+    """Returns the arrays of a filter for the device, in NumPy.
 
     Args:
-      index: Of the items.
-      keep: Items that may be recommended, an allow list; None for all.
-      seen: Distinct items of each user that must not come again, -1 as padding.
+      index: Trie of the items.
+      keep: Whether each item may be recommended; None allows all.
+      seen: Distinct items that each user must not get; -1 is padding.
     """
     kept = np.ones(index.num_items, bool) if keep is None else keep
     paths = None
@@ -84,14 +85,53 @@ def make_filter(
     return Filter(np.append(kept, False), counts, paths, seen)
 
 
+class SearchSpace(NamedTuple):
+    """All arrays that a search reads besides the parameters and the histories.
+
+    Attributes:
+      tables: Tables of the task, without histories.
+      index: Trie of the items.
+      allowed: Filter of the items, without `seen`; None allows all items.
+    """
+
+    tables: batches.Tables
+    index: Index
+    allowed: Filter | None
+
+
+def make_space(
+    index: trie.Trie,
+    tokens: Sequence[Int[np.ndarray, "_"]],
+    tables: batches.Tables,
+    *,
+    keep: Bool[np.ndarray, "N"] | None = None,
+    filter_seen: bool = False,
+) -> SearchSpace:
+    """Returns the arrays of a search space for the device, in NumPy.
+
+    Args:
+      index: Trie of the items.
+      tokens: Token of each code, one array for each level.
+      tables: Tables of the task; their histories are dropped.
+      keep: Whether each item may be recommended; None allows all.
+      filter_seen: Whether batches have items that their users must not get.
+    """
+    allowed = None
+    if keep is not None or filter_seen:
+        seen = np.full((1, 1), -1, np.int32) if filter_seen else None
+        allowed = make_filter(index, keep=keep, seen=seen)._replace(seen=None)
+    tables = tables._replace(items=np.zeros(1, np.int32), users=tables.users[:1])
+    return SearchSpace(tables, make_index(index, tokens), allowed)
+
+
 def children_of(table: trie.Table, nodes: Int[Array, "B W"], width: int):
-    """Returns nodes and codes of the children of each node, and which exist."""
+    """Returns nodes, codes and existence [B W C] of the children of each node."""
     if table.child is not None:
         children = table.child[nodes]
         codes = jnp.arange(children.shape[2], dtype=jnp.int32)
         return children, jnp.broadcast_to(codes, children.shape), children >= 0
-    places = jnp.arange(width, dtype=jnp.int32)[None, None]
-    children = table.indptr[nodes][..., None] + places
+    offsets = jnp.arange(width, dtype=jnp.int32)[None, None]
+    children = table.indptr[nodes][..., None] + offsets
     legal = children < table.indptr[nodes + 1][..., None]
     children = jnp.where(legal, children, 0)
     return children, table.codes[children], legal
@@ -107,27 +147,27 @@ def mask_children(allowed: Filter, level: int, table: trie.Table, nodes, childre
     paths = jnp.where(allowed.seen[..., None] >= 0, allowed.paths[allowed.seen], -1)
     path = paths[..., level]  # [B H]
     dead = (path >= 0) & (_count_equal(path) >= allowed.counts[level][path])
-    # The rows that stand on the parent, and the place among its children.
+    # Beams whose node is the parent, and the position among its children.
     parent = paths[..., level - 1] if level else jnp.zeros_like(path)
-    at = dead[:, :, None] & (parent[:, :, None] == nodes[:, None, :])  # [B H W]
-    place = path - table.indptr[parent]
+    on_parent = dead[:, :, None] & (parent[:, :, None] == nodes[:, None, :])  # [B H W]
+    position = path - table.indptr[parent]
     if table.child is not None:
-        place = table.codes[path]
-    place = (jnp.arange(nodes.shape[1]) * width)[None, None] + place[..., None]
-    flat = jnp.where(at, place, legal[0].size).reshape(batch, -1)
+        position = table.codes[path]
+    position = (jnp.arange(nodes.shape[1]) * width)[None, None] + position[..., None]
+    flat = jnp.where(on_parent, position, legal[0].size).reshape(batch, -1)
     reached = legal.reshape(batch, -1).at[users, flat].set(False, mode="drop")
     return reached.reshape(legal.shape)
 
 
 def _count_equal(x: Int[Array, "B H"]) -> Int[Array, "B H"]:
-    """Returns how many entries of its row each entry equals, itself among them."""
+    """Returns how many entries of its row equal each entry, including itself."""
     if export.is_symbolic_dim(x.shape[1]):
-        # No sorted search of unknown length; a server's limits keep H x H small.
+        # A sorted search needs a known length; a server limits H, so H x H is small.
         return jnp.sum(x[:, :, None] == x[:, None, :], axis=2)
-    # Where users have thousands of items, pairs of all would fill the memory.
+    # All pairs would need too much memory for users with thousands of items.
     ordered = jnp.sort(x, axis=1)
-    first, behind = (
+    first, last = (
         jax.vmap(functools.partial(jnp.searchsorted, side=side))(ordered, x)
         for side in ("left", "right")
     )
-    return behind - first
+    return last - first

@@ -1,20 +1,19 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""An exported search: one folder with all that answering needs, versioned as a whole.
+"""The folder of an exported search: everything that is needed to answer requests.
 
-  manifest.json         below; written last, names every other file with its SHA-256
-  search_<slots>.hlo    program of one length bucket (`rfrec.serving.search_program`)
+  manifest.json         written last; lists every other file with its SHA-256
+  search_<slots>.hlo    program of one length bucket, see `rfrec.serving.export`
   weights.safetensors   parameters by path
-  task.npz              the task's tables (`batches.Tables`), without histories
-  trie.npz              of the items that may be recommended (`codes.trie_file`)
-  vocab.json            of the model (`retrieval.vocab_files`)
-  items.json            names of the items, row by row; null where rows are the names
+  task.npz              tables of the task (`batches.Tables`), without histories
+  trie.npz              trie of the items that may be recommended (`codes.trie_file`)
+  vocab.json            vocabulary of the model (`retrieval.vocab_files`)
+  items.json            item id of each row; null if the rows are the ids
 
-The manifest is a JSON object whose keys are those of `Manifest`, beside `format`.
-Nothing is pickled. The folder is made beside its place and moved there whole.
+The manifest is a JSON object with the keys of `Manifest`, and `format`. No file is a
+pickle. The folder is written under a temporary name and renamed when it is complete.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -26,7 +25,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from rfrec import manifests
+from rfrec import files, manifests
 from rfrec.codes import trie_file
 from rfrec.codes.catalogue import T5
 from rfrec.codes.trie import Trie
@@ -34,45 +33,45 @@ from rfrec.config import UserError
 from rfrec.retrieval import vocab_files
 from rfrec.retrieval.batches import Tables
 from rfrec.retrieval.vocab import Vocabulary
-from rfrec.serving.capacity import Arrays, Room
+from rfrec.serving.capacity import Arrays, Capacity
 
 MANIFEST = "manifest.json"
 _FORMAT = "rfrec search 1"
-_REMEDY = "export again by rfrec.launch.export"
+_REMEDY = "export again with rfrec.launch.export"
 
 
 class Bucket(NamedTuple):
-    """A program, and the most slots of history that it takes."""
+    """The program of a length bucket, and the history slots that it accepts."""
 
     slots: int
     file: str
 
 
 class File(NamedTuple):
-    """Length in bytes and SHA-256 of a file."""
+    """Size in bytes and SHA-256 of a file."""
 
     bytes: int
     sha256: str
 
 
 class Manifest(NamedTuple):
-    """What an artefact is made of.
+    """Description of an artefact.
 
     Attributes:
-      jax: Version that exported it.
-      platforms: That its programs run on.
-      t5: Run, step, and fingerprints of vocabulary and weights.
+      jax: Version of JAX that exported it.
+      platforms: Platforms that its programs run on.
+      t5: Run, step and fingerprints of the model.
       task: Name of the task.
-      row: Of its tables: its direction.
-      sources: Modalities of the history.
-      target: Modality of the codes.
-      segments: Times that the encoder reads a history.
-      max_history: Most items that the model is told, the latest ones.
-      beams: Of the search, and the longest list.
-      top_k: Length of a list where none is asked for.
-      room: Lengths of the arrays.
-      buckets: Ascending.
-      files: By name, all but the manifest.
+      row: Row of the task tables, which is the direction of the task.
+      sources: Modalities of the history's codes.
+      target: Modality of the codes that are searched.
+      segments: Number of times that the encoder reads the history.
+      max_history: Number of latest items that the model reads.
+      beams: Beams of the search, and maximum length of a list.
+      top_k: Length of a list if the request has no `k`.
+      room: Capacity of the programs.
+      buckets: Programs, ascending in slots.
+      files: Every file but the manifest, by name.
     """
 
     jax: str
@@ -86,21 +85,26 @@ class Manifest(NamedTuple):
     max_history: int
     beams: int
     top_k: int
-    room: Room
+    room: Capacity
     buckets: tuple[Bucket, ...] = ()
     files: dict[str, File] = {}
 
+    @property
+    def capacity(self) -> Capacity:
+        """The capacity, which the file format calls `room`."""
+        return self.room
+
 
 class Parts(NamedTuple):
-    """What is in the files.
+    """The contents of the files.
 
     Attributes:
-      programs: What `jax.export.deserialize` reads, by slots.
-      weights: By path.
-      tables: Of the task.
-      trie: Of the items.
-      vocabulary: Of the model.
-      item_ids: Names of the rows; None where they are numbers.
+      programs: Serialized programs by history slots, for `jax.export.deserialize`.
+      weights: Parameters by path.
+      tables: Tables of the task.
+      trie: Trie of the items that may be recommended.
+      vocabulary: Vocabulary of the model.
+      item_ids: Item id of each row; None if the rows are the ids.
     """
 
     programs: dict[int, bytes]
@@ -112,38 +116,38 @@ class Parts(NamedTuple):
 
 
 class Artefact(NamedTuple):
-    """An artefact read whole."""
+    """An artefact in memory."""
 
     folder: Path
     manifest: Manifest
     parts: Parts
 
 
-def check_free(folder: Path) -> None:
-    """Refuses a folder in which there is something.
+def check_empty(folder: Path) -> None:
+    """Refuses a path that exists, unless it is an empty folder.
 
     Raises:
-      UserError: There is; nothing is overwritten.
+      UserError: The folder is not empty; nothing is overwritten.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} is there already: use another --workdir")
+        raise UserError(f"{folder} already exists: use another --workdir")
 
 
 def write(folder: Path, parts: Parts, manifest: Manifest) -> Manifest:
-    """Writes an artefact; a kill at any moment leaves nothing in its place.
+    """Writes an artefact, completely or not at all.
 
     Args:
-      folder: To make.
-      parts: To write.
-      manifest: Without what tells of files.
+      folder: Folder to create.
+      parts: Contents of the files.
+      manifest: Manifest, to which buckets and files are added.
 
     Returns:
-      The manifest as it was written.
+      The manifest as written.
 
     Raises:
       UserError: The folder is not empty, or cannot be written.
     """
-    check_free(folder)
+    check_empty(folder)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
         partial.mkdir(parents=True)
@@ -156,42 +160,27 @@ def write(folder: Path, parts: Parts, manifest: Manifest) -> Manifest:
         np.savez(partial / "task.npz", allow_pickle=False, **tables)
         trie_file.save(parts.trie, partial / "trie.npz")
         vocab_files.write(parts.vocabulary, partial / "vocab.json")
-        _write_json(partial / "items.json", parts.item_ids)
-        files = {path.name: _file(path) for path in sorted(partial.iterdir())}
-        made = manifest._replace(buckets=tuple(buckets), files=files)
-        _write_json(partial / MANIFEST, {"format": _FORMAT} | _plain(made))
+        files.write_json(partial / "items.json", parts.item_ids)
+        stored = {path.name: _describe(path) for path in sorted(partial.iterdir())}
+        manifest = manifest._replace(buckets=tuple(buckets), files=stored)
+        manifests.write(partial / MANIFEST, manifest, _FORMAT)
         os.replace(partial, folder)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written: {error.strerror}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return made
+    return manifest
 
 
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-
-
-def _plain(value: Any) -> Any:
-    """Turns named tuples into dictionaries."""
-    if hasattr(value, "_asdict"):
-        return {name: _plain(inner) for name, inner in value._asdict().items()}
-    if isinstance(value, dict):
-        return {name: _plain(inner) for name, inner in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, tuple) else value
-
-
-def _file(path: Path) -> File:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return File(path.stat().st_size, digest)
+def _describe(path: Path) -> File:
+    return File(path.stat().st_size, files.sha256(path))
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Reads the manifest alone.
+    """Reads only the manifest.
 
     Raises:
-      UserError: It is missing, damaged or of another format.
+      UserError: The manifest is missing, damaged or of another format.
     """
     return manifests.read(
         folder / MANIFEST,
@@ -204,19 +193,19 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def read(folder: Path) -> Artefact:
-    """Reads an artefact, and checks that all its files are those it was made of.
+    """Reads an artefact and verifies the SHA-256 of every file.
 
     Raises:
-      UserError: A file is missing, cut off or another one; names it.
+      UserError: A file is missing, incomplete or not the exported one; names the file.
     """
     manifest = read_manifest(folder)
     for name, stored in manifest.files.items():
-        _check(folder / name, stored)
+        _verify(folder / name, stored)
     try:
         weights = safetensors.numpy.load_file(folder / "weights.safetensors")
         with np.load(folder / "task.npz", allow_pickle=False) as file:
             tables = Tables(*(file[name] for name in Tables._fields))
-        names = json.loads((folder / "items.json").read_text(encoding="utf-8"))
+        item_ids = json.loads((folder / "items.json").read_text(encoding="utf-8"))
         programs = {b.slots: (folder / b.file).read_bytes() for b in manifest.buckets}
     except (
         *(OSError, ValueError, KeyError),
@@ -229,23 +218,23 @@ def read(folder: Path) -> Artefact:
         tables=tables,
         trie=trie_file.load(folder / "trie.npz"),
         vocabulary=vocab_files.read(folder / "vocab.json"),
-        item_ids=None if names is None else tuple(names),
+        item_ids=None if item_ids is None else tuple(item_ids),
     )
     return Artefact(folder, manifest, parts)
 
 
-def _check(path: Path, stored: File) -> None:
+def _verify(path: Path, stored: File) -> None:
     try:
-        found = _file(path)
+        present = _describe(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    if found.bytes != stored.bytes:
+    if present.bytes != stored.bytes:
         raise UserError(
-            f"{path} has {found.bytes} bytes, {MANIFEST} says {stored.bytes}: it was"
-            f" cut off or replaced; {_REMEDY}"
+            f"{path} has {present.bytes} bytes, but {MANIFEST} states {stored.bytes}:"
+            f" it is incomplete or was replaced; {_REMEDY}"
         )
-    if found.sha256 != stored.sha256:
+    if present.sha256 != stored.sha256:
         raise UserError(
-            f"{path} (sha256 {found.sha256[:12]}) is not the file of {MANIFEST}"
-            f" ({stored.sha256[:12]}): it was replaced; {_REMEDY}"
+            f"{path} (sha256 {present.sha256[:12]}) is not the file that {MANIFEST}"
+            f" lists ({stored.sha256[:12]}): it was replaced; {_REMEDY}"
         )

@@ -1,11 +1,12 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Single queries in, their answers out, searched together with others that wait.
+"""Batching of concurrent queries: queries that wait are searched together.
 
-The oldest query chooses the program. The queries that need the same one go with it; it
-waits a little for them if they are few. Programs take batches of a few sizes: places
-that would be filled up go to waiting queries of smaller programs. One search runs at a
-time, in a thread of its own, so that requests are read and refused meanwhile.
+The oldest waiting query determines the program of the next batch. The batch consists of
+the queries that need the same program; a small batch waits a short time for more of
+them. Programs exist for a few batch sizes, and rows that would be padding are filled
+with waiting queries of smaller programs. One search runs at a time, in its own thread,
+so that requests are read and refused meanwhile.
 """
 
 import asyncio
@@ -13,11 +14,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from rfrec.serving.recommender import Answer, Query
+from rfrec.serving.requests import Answer, Query
 
 
 class FullError(Exception):
-    """As many queries wait as may."""
+    """The queue is full or closed."""
 
 
 class _Waiting(NamedTuple):
@@ -39,15 +40,16 @@ class Batcher:
         max_wait: float,
         max_queue: int,
     ):
-        """Makes a batcher; nothing is answered before `start`.
+        """Creates a batcher, which answers after `start`.
 
         Args:
-          answer: Searches by the largest program that a query needs; called in one
-            thread.
-          program: Returns the program that a query needs; a larger one does as well.
-          sizes: Of batches, ascending.
-          max_wait: Seconds that the oldest query waits for others.
-          max_queue: Most queries that wait, beside those that are searched.
+          answer: Function that answers a batch with the largest program that one of
+            its queries needs; always called in the same thread.
+          program: Function that returns the number of the program that a query needs;
+            a program with a larger number can answer the query, too.
+          sizes: Batch sizes, ascending.
+          max_wait: Longest time in seconds that the oldest query waits for others.
+          max_queue: Maximum number of waiting queries, excluding the current batch.
         """
         self._answer, self._program = answer, program
         self._sizes, self._max_wait = tuple(sizes), max_wait
@@ -60,29 +62,29 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """Queries that wait."""
+        """The number of waiting queries."""
         return len(self._waiting)
 
     def start(self) -> None:
-        """Begins to answer, on the running event loop."""
+        """Starts answering, on the running event loop."""
         self._task = asyncio.create_task(self._work())
 
-    def ask(self, query: Query) -> asyncio.Future[Answer]:
-        """Accepts a query; what is returned will be its answer.
+    def submit(self, query: Query) -> asyncio.Future[Answer]:
+        """Accepts a query and returns the future of its answer.
 
         Raises:
-          FullError: Too many wait, or no more are taken.
+          FullError: The queue is full, or the batcher is closing.
         """
         if self._closing or len(self._waiting) >= self._max_queue:
             raise FullError
         loop = asyncio.get_running_loop()
-        one = _Waiting(query, self._program(query), loop.create_future(), loop.time())
-        self._waiting.append(one)
+        entry = _Waiting(query, self._program(query), loop.create_future(), loop.time())
+        self._waiting.append(entry)
         self._changed.set()
-        return one.future
+        return entry.future
 
     async def close(self) -> None:
-        """Answers what waits, and ends."""
+        """Answers the waiting queries, then stops."""
         self._closing = True
         self._changed.set()
         if self._task is not None:
@@ -95,51 +97,51 @@ class Batcher:
             while not self._waiting:
                 if self._closing:
                     return
-                await self._change()
+                await self._wait_for_change()
             chosen = await self._collect()
-            queries = [one.query for one in chosen]
+            queries = [entry.query for entry in chosen]
             try:
                 answers = await loop.run_in_executor(
                     self._thread, self._answer, queries
                 )
-            # Whoever asked is told; the next batch may well be answered.
+            # The queries of this batch fail; the next batch may succeed.
             except Exception as error:
-                for one in chosen:
-                    _settle(one, error)
+                for entry in chosen:
+                    _settle(entry, error)
                 continue
-            for one, answer in zip(chosen, answers, strict=True):
-                _settle(one, answer)
+            for entry, answer in zip(chosen, answers, strict=True):
+                _settle(entry, answer)
 
     async def _collect(self) -> list[_Waiting]:
-        """Takes the next batch out of the queue."""
+        """Waits for the next batch and removes it from the queue."""
         oldest, most = self._waiting[0], self._sizes[-1]
         try:
             async with asyncio.timeout_at(oldest.since + self._max_wait):
                 while not self._closing and len(self._like(oldest)) < most:
-                    await self._change()
+                    await self._wait_for_change()
         except TimeoutError:
             pass
         chosen = self._like(oldest)[:most]
         size = next(size for size in self._sizes if size >= len(chosen))
-        smaller = [one for one in self._waiting if one.program < oldest.program]
+        smaller = [entry for entry in self._waiting if entry.program < oldest.program]
         chosen += smaller[: size - len(chosen)]
         taken = set(map(id, chosen))
-        self._waiting = [one for one in self._waiting if id(one) not in taken]
+        self._waiting = [entry for entry in self._waiting if id(entry) not in taken]
         return chosen
 
     def _like(self, oldest: _Waiting) -> list[_Waiting]:
-        return [one for one in self._waiting if one.program == oldest.program]
+        return [entry for entry in self._waiting if entry.program == oldest.program]
 
-    async def _change(self) -> None:
+    async def _wait_for_change(self) -> None:
         self._changed.clear()
         await self._changed.wait()
 
 
-def _settle(one: _Waiting, result: Answer | Exception) -> None:
-    # A future is done already where whoever asked has gone.
-    if one.future.done():
+def _settle(entry: _Waiting, result: Answer | Exception) -> None:
+    # The future is cancelled if the client has disconnected.
+    if entry.future.done():
         return
     if isinstance(result, Exception):
-        one.future.set_exception(result)
+        entry.future.set_exception(result)
     else:
-        one.future.set_result(result)
+        entry.future.set_result(result)

@@ -1,10 +1,10 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A catalogue in, the arrays that an exported search reads out; NumPy, no model.
+"""The catalogue of an exported search, as arrays of fixed lengths.
 
-The arrays of a program have fixed lengths. `Room` says how long they are, longer than
-the catalogue needs, so that a catalogue that has grown takes the place of the one that
-was exported, without another program.
+A compiled program accepts arrays of the lengths it was compiled for. `Capacity` states
+these lengths. They exceed what the exported catalogue needs, so that a grown catalogue
+can replace it without another export.
 """
 
 import math
@@ -12,28 +12,29 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int32, Shaped
+from jaxtyping import Bool, Int32, Shaped
 
 from rfrec.codes import trie
 from rfrec.codes.trie import Trie
 from rfrec.config import UserError
 from rfrec.retrieval import batches, constraint
 
-# As `trie.tables` has it: larger tables of children are not laid out.
+# Levels whose dense table of children would be larger use row pointers, as in
+# `trie.tables`.
 _DENSE_BYTES = 2**24
 
 Arrays = dict[str, Shaped[np.ndarray, "..."]]
 
 
-class Room(NamedTuple):
-    """Lengths that a program was compiled for.
+class Capacity(NamedTuple):
+    """Lengths of the arrays that a program was compiled for.
 
     Attributes:
       items: Rows of the catalogue.
-      sizes: Codes of each level, Q entries.
-      nodes: Nodes of the depths 0 to Q.
-      widths: Children to look at below a node of each depth 0 to Q-1.
-      group: Items of one code tuple.
+      sizes: Number of codes of each level, Q entries.
+      nodes: Number of trie nodes of the depths 0 to Q.
+      widths: Number of children to look at below a node, for the depths 0 to Q-1.
+      group: Number of items that share one code tuple.
     """
 
     items: int
@@ -44,141 +45,154 @@ class Room(NamedTuple):
 
     @property
     def dense(self) -> tuple[bool, ...]:
-        """Whether a level has a table of children instead of row pointers."""
+        """Whether each level has a dense table of children."""
         pairs = zip(self.nodes, self.sizes, strict=False)
         return tuple(4 * nodes * size <= _DENSE_BYTES for nodes, size in pairs)
 
 
-def make_room(index: Trie, share: float) -> Room:
-    """Measures a trie, and leaves room for so many more items.
+def plan_capacity(index: Trie, share: float) -> Capacity:
+    """Returns lengths that fit a trie plus a share of additional items.
 
     Args:
-      index: Of the items.
-      share: Further items, as a share of those there are.
+      index: Trie of the items.
+      share: Additional items, as a share of the present number.
     """
 
-    def wider(count: int, most: int) -> int:
+    def enlarge(count: int, most: int) -> int:
         return trie.capacity(math.ceil(count * (1 + share)), most)
 
     sizes = index.sizes
     most = [math.prod(sizes[: depth + 1]) for depth in range(len(sizes))]
-    return Room(
-        items=wider(index.num_items, 2**31 - 2),
+    return Capacity(
+        items=enlarge(index.num_items, 2**31 - 2),
         sizes=sizes,
-        nodes=(1, *map(wider, index.num_nodes, most)),
-        widths=tuple(map(wider, index.widths, sizes)),
+        nodes=(1, *map(enlarge, index.num_nodes, most)),
+        widths=tuple(map(enlarge, index.widths, sizes)),
         group=int(np.diff(index.leaf_indptr).max()),
     )
 
 
-def check_fits(room: Room, index: Trie, origin: str) -> None:
-    """Refuses a trie that a program has no room for.
+def check_fits(capacity: Capacity, index: Trie, origin: str) -> None:
+    """Refuses a trie that exceeds the capacity of a program.
 
     Args:
-      room: Of the program.
-      index: Of the items.
-      origin: Of the trie, named in the error.
+      capacity: Capacity of the program.
+      index: Trie of the items.
+      origin: Name of the catalogue for the error.
 
     Raises:
-      UserError: Names what does not fit.
+      UserError: The trie does not fit; the message states which number is too large.
     """
-    if index.sizes != room.sizes:
+    if index.sizes != capacity.sizes:
         raise UserError(
-            f"{origin}: its codes have the sizes {index.sizes}, the artefact"
-            f" {room.sizes}: give the catalogue of this model's tokenizer"
+            f"{origin}: its codes have the sizes {index.sizes}, those of the artefact"
+            f" have {capacity.sizes}: use a catalogue of the same tokenizer"
         )
-    found = {
-        "rows": (index.num_items, room.items),
-        "items of one code tuple": (int(np.diff(index.leaf_indptr).max()), room.group),
+    group = int(np.diff(index.leaf_indptr).max())
+    needed = {
+        "rows": (index.num_items, capacity.items),
+        "items of one code tuple": (group, capacity.group),
     }
-    for depth, wide in enumerate(index.widths):
-        nodes = index.num_nodes[depth], room.nodes[depth + 1]
-        found[f"different beginnings of {depth + 1} codes"] = nodes
-        found[f"codes that follow {depth} others"] = wide, room.widths[depth]
-    for what, (count, most) in found.items():
+    for depth, width in enumerate(index.widths):
+        nodes = index.num_nodes[depth], capacity.nodes[depth + 1]
+        needed[f"different prefixes of {depth + 1} codes"] = nodes
+        needed[f"codes after a prefix of {depth}"] = width, capacity.widths[depth]
+    for what, (count, most) in needed.items():
         if count > most:
             raise UserError(
-                f"{origin}: {count} {what}, the artefact has room for {most}: export"
-                " again, with more config.room"
+                f"{origin}: {count} {what}, but the artefact has capacity for {most}:"
+                " export again with a larger config.room"
             )
 
 
 def lay_out(
-    room: Room,
+    capacity: Capacity,
     index: Trie,
     code_tokens: Sequence[Int32[np.ndarray, "_"]],
     tables: batches.Tables,
 ) -> Arrays:
-    """Lays a catalogue out for the program; it fits, see `check_fits`.
+    """Returns the arrays that a program reads beside the weights.
 
     Args:
-      room: Of the program.
-      index: Of the items that may be recommended.
-      code_tokens: Token of each code, one array a level.
-      tables: Of the task; their flat items are not used.
+      capacity: Capacity of the program, which the trie fits (see `check_fits`).
+      index: Trie of the items that may be recommended.
+      code_tokens: Token of each code, one array for each level.
+      tables: Tables of the task; their flat items are not used.
 
     Returns:
-      By name: the levels of the trie, the items of its leaves, the mask of
-      `constraint.Filter` and the task's tables.
+      Arrays by name: the levels of the trie, the items of its leaves, the filter that
+      allows all items, and the task's tables. `unpack` restores their structure.
     """
-    laid: Arrays = {}
-    levels = zip(trie.tables(index, _DENSE_BYTES), room.dense, strict=True)
+    arrays: Arrays = {}
+    levels = zip(trie.tables(index, _DENSE_BYTES), capacity.dense, strict=True)
     for level, (table, dense) in enumerate(levels):
-        nodes, below = room.nodes[level : level + 2]
-        last = table.indptr[-1]
-        laid[f"indptr_{level}"] = _longer(table.indptr, nodes + 1, last)
-        length = below + room.widths[level]
+        nodes, below = capacity.nodes[level : level + 2]
+        arrays[f"indptr_{level}"] = _extend(table.indptr, nodes + 1, table.indptr[-1])
         codes = table.codes[: len(index.codes[level])]
-        laid[f"codes_{level}"] = _longer(codes, length, -1)
+        arrays[f"codes_{level}"] = _extend(codes, below + capacity.widths[level], -1)
         if dense:
             assert table.child is not None
-            laid[f"child_{level}"] = _longer(table.child, nodes, -1)
-        laid[f"tokens_{level}"] = np.asarray(code_tokens[level], np.int32)
-    made = constraint.make_filter(index, seen=np.full((1, 1), -1, np.int32))
-    for depth, counts in enumerate(made.counts):
-        laid[f"counts_{depth}"] = _longer(counts, room.nodes[depth + 1], 0)
-    laid["keep"] = _longer(made.keep[:-1], room.items + 1, False)
-    laid["paths"] = _longer(made.paths, room.items, -1)
+            arrays[f"child_{level}"] = _extend(table.child, nodes, -1)
+        arrays[f"tokens_{level}"] = np.asarray(code_tokens[level], np.int32)
     items = trie.leaf_table(index)[: index.num_nodes[-1]]
-    wide = np.full((len(items), room.group), -1, np.int32)
-    wide[:, : items.shape[1]] = items
-    laid["leaf_items"] = _longer(wide, room.nodes[-1] + 1, -1)
+    padding = ((0, 0), (0, capacity.group - items.shape[1]))
+    items = np.pad(items, padding, constant_values=-1)
+    arrays["leaf_items"] = _extend(items, capacity.nodes[-1] + 1, -1)
     for name, value in tables._asdict().items():
-        laid[f"task_{name}"] = np.asarray(value)
-    laid["task_items"] = np.zeros(1, np.int32)
-    laid["task_users"] = laid["task_users"][:1]
-    tokens = laid["task_tokens"]
-    missing = ((0, 0), (0, room.items - tokens.shape[1]), (0, 0))
-    laid["task_tokens"] = np.pad(tokens, missing)
-    return laid
+        arrays[f"task_{name}"] = np.asarray(value)
+    arrays["task_items"] = np.zeros(1, np.int32)
+    arrays["task_users"] = arrays["task_users"][:1]
+    tokens = arrays["task_tokens"]
+    padding = ((0, 0), (0, capacity.items - tokens.shape[1]), (0, 0))
+    arrays["task_tokens"] = np.pad(tokens, padding)
+    return arrays | lay_out_filter(capacity, index)
 
 
-def _longer(values, length: int, fill) -> Shaped[np.ndarray, "..."]:
-    """Fills rows up to a length."""
+def lay_out_filter(
+    capacity: Capacity, index: Trie, keep: Bool[np.ndarray, " N"] | None = None
+) -> Arrays:
+    """Returns the arrays of `lay_out` that state which items may be recommended.
+
+    Args:
+      capacity: Capacity of the program.
+      index: Trie of the items.
+      keep: Whether an item may be recommended; None allows all.
+    """
+    seen = np.full((1, 1), -1, np.int32)
+    allowed = constraint.make_filter(index, keep=keep, seen=seen)
+    arrays = {
+        "keep": _extend(allowed.keep[:-1], capacity.items + 1, False),
+        "paths": _extend(allowed.paths, capacity.items, -1),
+    }
+    for depth, counts in enumerate(allowed.counts):
+        arrays[f"counts_{depth}"] = _extend(counts, capacity.nodes[depth + 1], 0)
+    return arrays
+
+
+def _extend(values, length: int, fill) -> Shaped[np.ndarray, "..."]:
+    """Appends rows of `fill` up to a length."""
     result = np.full((length, *values.shape[1:]), fill, values.dtype)
     result[: len(values)] = values
     return result
 
 
-def index_of(laid, sizes: Sequence[int]) -> constraint.Index:
-    """Names the parts that a search reads: the inverse of `lay_out`, in the program."""
-    levels = range(len(sizes))
-    return constraint.Index(
+def unpack(arrays, levels: int) -> constraint.SearchSpace:
+    """Restores the structure of the arrays of `lay_out`; used inside the program."""
+    depths = range(levels)
+    index = constraint.Index(
         tables=tuple(
-            trie.Table(laid[f"indptr_{i}"], laid[f"codes_{i}"], laid.get(f"child_{i}"))
-            for i in levels
+            trie.Table(
+                *(arrays[f"indptr_{i}"], arrays[f"codes_{i}"], arrays.get(f"child_{i}"))
+            )
+            for i in depths
         ),
-        tokens=tuple(laid[f"tokens_{i}"] for i in levels),
-        items=laid["leaf_items"],
+        tokens=tuple(arrays[f"tokens_{i}"] for i in depths),
+        items=arrays["leaf_items"],
     )
-
-
-def filter_of(laid, sizes: Sequence[int], seen) -> constraint.Filter:
-    """Names the parts of the filter, in the program."""
-    counts = tuple(laid[f"counts_{i}"] for i in range(len(sizes)))
-    return constraint.Filter(laid["keep"], counts, laid["paths"], seen)
-
-
-def tables_of(laid) -> batches.Tables:
-    """Names the task's tables, in the program."""
-    return batches.Tables(*(laid[f"task_{name}"] for name in batches.Tables._fields))
+    counts = tuple(arrays[f"counts_{i}"] for i in depths)
+    names = batches.Tables._fields
+    return constraint.SearchSpace(
+        tables=batches.Tables(*(arrays[f"task_{name}"] for name in names)),
+        index=index,
+        allowed=constraint.Filter(arrays["keep"], counts, arrays["paths"], None),
+    )

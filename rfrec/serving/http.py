@@ -1,14 +1,14 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The HTTP endpoint: requests in, answers, refusals and metrics out.
+"""The HTTP server: routes, limits and metrics.
 
-  POST /recommend   a request of `serve_requests`, answered or refused
-  GET /health       what is served, as JSON
-  GET /metrics      for Prometheus
+  POST /recommend   a request, see `rfrec.serving.requests`
+  GET /health       description of the artefact, as JSON
+  GET /metrics      metrics for Prometheus
 
-A refusal is `{"error": reason}` with 400 (no such request), 408 (its body does not
-come), 413 (too large), 422 (unknown item, empty history, k out of range) or 503 (as
-many wait as may; Retry-After tells when to come again).
+A refused request gets `{"error": reason}` with status 400 (malformed), 408 (the body
+did not arrive in time), 413 (too large), 422 (unknown item, empty history, `k` out of
+range) or 503 (the queue is full; the header Retry-After gives the delay in seconds).
 """
 
 import asyncio
@@ -29,22 +29,23 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from rfrec.config import UserError
 from rfrec.serving import requests
 from rfrec.serving.batching import Batcher, FullError
-from rfrec.serving.recommender import Answer, Query, Recommender
-from rfrec.serving.requests import RefusedError
+from rfrec.serving.recommender import Recommender
+from rfrec.serving.requests import Answer, Query, RefusedError
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What the endpoint takes.
+    """Limits of the server.
 
     Attributes:
-      max_wait: Seconds that a query waits for others.
-      max_queue: Queries that wait; more are refused.
-      max_body: Bytes of a request.
-      body_seconds: For a request to come in.
-      drain_seconds: For what was accepted to be answered after SIGTERM.
+      max_wait: Longest time in seconds that a query waits for others of its batch.
+      max_queue: Maximum number of waiting queries; further ones are refused.
+      max_body: Maximum size of a request in bytes.
+      body_seconds: Seconds until the body of a request must have arrived.
+      drain_seconds: Seconds to answer accepted requests after SIGTERM.
     """
 
     max_wait: float
@@ -55,7 +56,7 @@ class Limits:
 
 
 class _Meters:
-    """What /metrics tells."""
+    """The metrics of `/metrics`."""
 
     def __init__(self):
         self.registry = prometheus_client.CollectorRegistry()
@@ -67,34 +68,34 @@ class _Meters:
         )
         self.accepted = prometheus_client.Counter(
             "rfrec_accepted",
-            "Requests that are answered, or will be.",
+            "Requests that were accepted for answering.",
             registry=self.registry,
         )
         self.seconds = prometheus_client.Histogram(
             "rfrec_request_seconds",
-            "From a request to its answer.",
+            "Seconds from a request to its response.",
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
             registry=self.registry,
         )
         self.search = prometheus_client.Histogram(
             "rfrec_search_seconds",
-            "Of one batch.",
+            "Seconds to search one batch.",
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
             registry=self.registry,
         )
         self.batch = prometheus_client.Histogram(
             "rfrec_batch_queries",
-            "Queries of one search.",
+            "Number of queries in one batch.",
             buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
             registry=self.registry,
         )
         self.waiting = prometheus_client.Gauge(
-            "rfrec_waiting", "Queries that wait.", registry=self.registry
+            "rfrec_waiting", "Number of waiting queries.", registry=self.registry
         )
 
 
 class Endpoint:
-    """Answers the requests of an application."""
+    """The handlers of a web application that answers with one recommender."""
 
     def __init__(self, recommender: Recommender, limits: Limits):
         self._recommender, self._limits = recommender, limits
@@ -109,7 +110,7 @@ class Endpoint:
         self._meters.waiting.set_function(lambda: self._batcher.waiting)
 
     def application(self) -> Starlette:
-        """Returns the application."""
+        """Returns the ASGI application."""
         return Starlette(
             routes=[
                 Route("/recommend", self._recommend, methods=["POST"]),
@@ -146,19 +147,24 @@ class Endpoint:
     async def _respond(self, request: Request) -> Response:
         try:
             body = await _read_body(request, self._limits)
-            query = requests.parse(body, self._recommender)
-            coming = self._batcher.ask(query)
+            query = requests.parse(body, self._recommender.accepted)
+            future = self._batcher.submit(query)
             self._meters.accepted.inc()
-            answer = await coming
+            answer = await future
         except RefusedError as error:
             return JSONResponse({"error": str(error)}, error.status)
         except FullError:
-            reason = f"{self._limits.max_queue} requests wait already: come again"
+            reason = (
+                f"the queue is full ({self._limits.max_queue} requests): retry later"
+            )
             return JSONResponse({"error": reason}, 503, {"Retry-After": "1"})
         except Exception:
             logging.exception("a search failed")
-            return JSONResponse({"error": "the search failed, see the log"}, 500)
-        return JSONResponse(requests.as_json(query.user, answer, self._recommender))
+            return JSONResponse(
+                {"error": "the search failed; the log of the server has details"}, 500
+            )
+        content = requests.as_json(query, answer, self._recommender.item_ids)
+        return JSONResponse(content)
 
     async def _health(self, request: Request) -> Response:
         del request
@@ -173,11 +179,11 @@ class Endpoint:
 
 
 def describe(recommender: Recommender) -> dict[str, Any]:
-    """Tells what is served."""
+    """Returns a description of the artefact as JSON values."""
     manifest = recommender.manifest
     return {
-        "items": len(recommender.names),
-        "max_items": recommender.max_items,
+        "items": recommender.num_items,
+        "max_items": recommender.accepted.max_items,
         "max_history": manifest.max_history,
         "max_k": manifest.beams,
         "task": manifest.task,
@@ -186,19 +192,19 @@ def describe(recommender: Recommender) -> dict[str, Any]:
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    """Answers what no route takes."""
+    """Responds to a request that no route accepts."""
     del request
     assert isinstance(error, HTTPException)
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
 
 async def _read_body(request: Request, limits: Limits) -> bytes:
-    """Reads a body as far as it may go.
+    """Reads the body of a request.
 
     Raises:
-      RefusedError: It is too large, or does not come.
+      RefusedError: The body is too large (413) or does not arrive in time (408).
     """
-    too_large = RefusedError(413, f"a request has {limits.max_body} bytes at most")
+    too_large = RefusedError(413, f"a request has at most {limits.max_body} bytes")
     if int(request.headers.get("content-length", 0)) > limits.max_body:
         raise too_large
     body = bytearray()
@@ -209,17 +215,36 @@ async def _read_body(request: Request, limits: Limits) -> bytes:
                 if len(body) > limits.max_body:
                     raise too_large
     except (TimeoutError, ClientDisconnect) as error:
-        raise RefusedError(408, "the body of the request did not come") from error
+        raise RefusedError(408, "the body of the request did not arrive") from error
     return bytes(body)
 
 
+def bind(host: str, port: int) -> socket.socket:
+    """Binds an address; clients cannot connect until the server listens.
+
+    Raises:
+      UserError: The address is in use or not available.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except (OSError, OverflowError) as error:
+        bound.close()
+        raise UserError(
+            f"--host={host} --port={port}: cannot be bound ({error}): use another"
+        ) from error
+    return bound
+
+
 def run(recommender: Recommender, limits: Limits, bound: socket.socket) -> None:
-    """Serves until SIGTERM or SIGINT, and answers all that was accepted.
+    """Serves until SIGTERM or SIGINT, then answers all accepted requests.
 
     Args:
-      recommender: Compiled.
-      limits: Of the endpoint.
-      bound: Socket to listen on.
+      recommender: Recommender whose programs are compiled.
+      limits: Limits of the server.
+      bound: Socket to listen on, from `bind`.
     """
     server = uvicorn.Server(
         uvicorn.Config(
@@ -229,8 +254,8 @@ def run(recommender: Recommender, limits: Limits, bound: socket.socket) -> None:
             timeout_graceful_shutdown=limits.drain_seconds,
         )
     )
-    # The server raises the signal again once it has drained: to end with 0, it must
-    # find a handler that lets it.
+    # After draining, uvicorn raises the signal again. A handler that does nothing lets
+    # the process end with exit code 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     server.run(sockets=[bound])

@@ -1,247 +1,328 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Histories in, ranked items out, by the programs of an artefact alone.
-
-No code of the model is imported. Each length bucket is compiled for a few sizes of
-batch, and a batch is filled up to the next one.
-"""
+"""Recommendations from an exported search, without the code of the model."""
 
 import itertools
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+import os
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from jax import export
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, Shaped
 
-from rfrec.codes import catalogue
+from rfrec.codes import catalogue as catalogue_files
+from rfrec.codes.catalogue import Catalogue
 from rfrec.config import UserError
-from rfrec.retrieval import lists, vocab
+from rfrec.retrieval import lists, queries, vocab
 from rfrec.retrieval.batches import Tables
-from rfrec.serving import artefact, capacity
+from rfrec.serving import artefact, capacity, requests
 from rfrec.serving.artefact import Artefact
-
-
-class Query(NamedTuple):
-    """A history to be continued.
-
-    Attributes:
-      user: Name, of which the model may have a token.
-      items: Rows, oldest first, at least one.
-      top_k: Length of the list.
-      filter_seen: Whether items of the history are left out.
-    """
-
-    user: str
-    items: tuple[int, ...]
-    top_k: int
-    filter_seen: bool
-
-
-class Answer(NamedTuple):
-    """Ranked rows, best first, and their scores; fewer where no more are legal."""
-
-    items: tuple[int, ...]
-    scores: tuple[float, ...]
+from rfrec.serving.requests import Accepted, Answer, Query
 
 
 class Recommender:
-    """Answers queries by an artefact; one thread at a time.
+    """Recommends items with an exported search.
+
+    Each length bucket is compiled for a few batch sizes; a batch is padded to the next
+    size. A program is compiled when it is first used. Use one thread at a time.
+
+    ```python
+    import rfrec
+
+    recommender = rfrec.Recommender("artefacts/movies")
+    items, scores = recommender.recommend([["50", "181"]], k=10, filter_seen=True)
+    ```
 
     Attributes:
-      names: Name of each row.
-      has_users: Whether the model has tokens of users.
-      named: Whether they are more than the row's number.
-      rows: Row of each item that a history may name, by name.
+      manifest: Manifest of the artefact.
+      batch_sizes: Batch sizes, ascending.
+      num_items: Number of rows of the catalogue.
+      item_ids: Item id of each row; None if the rows are the ids.
+      accepted: What the recommender accepts as a request.
     """
 
     def __init__(
         self,
-        read: Artefact,
+        folder: str | os.PathLike[str] | Artefact,
         *,
-        batch_sizes: Sequence[int],
-        max_items: int,
-        grown: catalogue.Catalogue | None = None,
-        origin: str = "",
+        batch_sizes: Sequence[int] = (1, 4, 16),
+        max_items: int = 256,
+        catalogue: str | os.PathLike[str] | Catalogue | None = None,
     ):
-        """Puts weights and catalogue on the device.
+        """Reads an artefact, and moves its weights and catalogue to the device.
 
         Args:
-          read: The artefact.
-          batch_sizes: Ascending; a larger batch is split.
-          max_items: Of a history, the oldest ones included.
-          grown: Catalogue in place of the artefact's.
-          origin: Of that catalogue, for errors.
+          folder: Folder that `rfrec.launch.export` or `GenerativeRetriever.export`
+            wrote, or an artefact that has been read.
+          batch_sizes: Batch sizes to compile programs for, ascending. A larger batch is
+            split.
+          max_items: Maximum number of items of a history; the model reads the latest.
+          catalogue: Grown catalogue that replaces the one of the artefact: its folder,
+            or a catalogue that has been read.
 
         Raises:
-          UserError: The device is none of the artefact's platforms, or it has no room
-            for the catalogue, or the catalogue is not for its model.
+          UserError: The artefact is damaged or was exported for another platform, or
+            the catalogue belongs to another model or exceeds the artefact's capacity.
         """
-        parts = read.parts
-        self._manifest, self._vocabulary = read.manifest, parts.vocabulary
-        self.batch_sizes, self.max_items = tuple(batch_sizes), max_items
-        _check_platform(read)
-        index, tables = parts.trie, parts.tables
-        self.named = parts.item_ids is not None
-        self.names = parts.item_ids or tuple(map(str, range(index.num_items)))
-        if grown is not None:
-            tables = grown_tables(read, grown, origin)
-            index, self.names = grown.trie, tuple(map(str, range(len(grown.codes))))
-        capacity.check_fits(read.manifest.room, index, origin or str(read.folder))
-        known = np.flatnonzero(_coded(tables, read.manifest.row))
-        self.rows = {self.names[row]: int(row) for row in known}
-        tokens = parts.vocabulary.code_tokens(read.manifest.target)
-        laid = capacity.lay_out(read.manifest.room, index, tokens, tables)
-        self._constants = jax.device_put((parts.weights, laid))
+        source = folder if isinstance(folder, Artefact) else artefact.read(Path(folder))
+        _check_platform(source)
+        self.manifest, parts = source.manifest, source.parts
+        self.batch_sizes = tuple(batch_sizes)
+        self._vocabulary, self._trie = parts.vocabulary, parts.trie
+        self.item_ids, tables = parts.item_ids, parts.tables
+        if catalogue is not None:
+            grown, origin = _read_catalogue(catalogue)
+            tables, self._trie = grown_tables(source, grown, origin), grown.trie
+        else:
+            capacity.check_fits(self.manifest.capacity, self._trie, str(source.folder))
+        self.num_items = self._trie.num_items
+        ids = self.item_ids or tuple(map(str, range(self.num_items)))
+        self._rows = {item: row for row, item in enumerate(ids)}
+        coded = np.flatnonzero(_has_codes(tables, self.manifest.row))
+        self.accepted = Accepted(
+            rows={ids[row]: int(row) for row in coded},
+            max_items=max_items,
+            max_k=self.manifest.beams,
+            default_k=self.manifest.top_k,
+            requires_user=bool(tables.users.shape[0]),
+        )
+        tokens = parts.vocabulary.code_tokens(self.manifest.target)
+        arrays = capacity.lay_out(self.manifest.capacity, self._trie, tokens, tables)
+        self._weights, self._catalogue = jax.device_put((parts.weights, arrays))
         self._exported = {
-            slots: _deserialize(read, slots) for slots in sorted(parts.programs)
+            slots: _deserialize(source, slots) for slots in sorted(parts.programs)
         }
-        self.has_users = bool(tables.users.shape[0])
         self._compiled = {}
 
-    @property
-    def manifest(self) -> artefact.Manifest:
-        """Of the artefact."""
-        return self._manifest
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str], **options: Any) -> "Recommender":
+        """Returns `Recommender(folder, **options)`, for symmetry with the models."""
+        return cls(folder, **options)
+
+    def __repr__(self) -> str:
+        manifest = self.manifest
+        return (
+            f"Recommender(task={manifest.task!r}, items={self.num_items},"
+            f" max_history={manifest.max_history}, max_k={manifest.beams})"
+        )
+
+    def recommend(
+        self,
+        histories: Sequence[Sequence[str | int]],
+        k: int = 10,
+        *,
+        users: Sequence[str] | None = None,
+        filter_seen: bool = False,
+        allow: Collection[str | int] | None = None,
+        deny: Collection[str | int] = (),
+    ) -> tuple[Shaped[np.ndarray, "B {k}"], Float32[np.ndarray, "B {k}"]]:
+        """Recommends items that may follow each history.
+
+        Args:
+          histories: Item ids of each history, oldest first. Ids are row numbers if the
+            exported data set has no names.
+          k: Length of the lists, at most the beams of the artefact.
+          users: Name of the user of each history; required if the model has user
+            tokens.
+          filter_seen: Whether items of the history are excluded.
+          allow: Item ids that may be recommended; None allows all.
+          deny: Item ids that may not be recommended.
+
+        Returns:
+          Item ids, best first, and their scores. A list with fewer than `k` legal items
+          ends with None (or -1, if ids are row numbers) with the score -1e9.
+
+        Raises:
+          UserError: A history is empty or too long, an item is unknown, or `k` is out
+            of range.
+        """
+        names: Sequence[str | None] = users or [None] * len(histories)
+        batch = []
+        for history, user in zip(histories, names, strict=True):
+            items = [i.item() if isinstance(i, np.generic) else i for i in history]
+            content = {"items": items, "user": user, "k": k, "filter_seen": filter_seen}
+            batch.append(requests.check(content, self.accepted))
+        answers = self._answer_all(batch, self._filtered(allow, deny))
+        items = np.full((len(batch), k), -1, np.int64)
+        scores = np.full((len(batch), k), lists.INVALID, np.float32)
+        for row, answer in enumerate(answers):
+            items[row, : len(answer.items)] = answer.items
+            scores[row, : len(answer.scores)] = answer.scores
+        if self.item_ids is not None:
+            items = np.array([*self.item_ids, None], object)[items]
+        return items, scores
 
     def programs(self) -> list[tuple[int, int]]:
-        """Lists slots and batch size of every program, to be compiled."""
+        """Returns the history slots and the batch size of every program."""
         return list(itertools.product(self._exported, self.batch_sizes))
 
     def compile(self, slots: int, size: int) -> None:
-        """Compiles the program of a bucket for a batch size, if it is not yet."""
+        """Compiles the program of a bucket and a batch size, if it is not compiled."""
         if (slots, size) not in self._compiled:
             inputs = self._inputs([], slots, size)
             run = jax.jit(self._exported[slots].call)
-            self._compiled[slots, size] = run.lower(*self._constants, inputs).compile()
+            lowered = run.lower(self._weights, self._catalogue, inputs)
+            self._compiled[slots, size] = lowered.compile()
 
     def bucket(self, query: Query) -> int:
-        """Returns the slots of the program that a query needs."""
-        length = min(len(query.items), self._manifest.max_history)
-        needed = length * self._manifest.segments
+        """Returns the slots of the smallest program that can answer a query."""
+        length = min(len(query.items), self.manifest.max_history)
+        needed = length * self.manifest.segments
         return next(slots for slots in self._exported if slots >= needed)
 
-    def answer(self, queries: Sequence[Query]) -> list[Answer]:
-        """Answers queries, in their order; each list is that of its history alone."""
-        found: list[Answer] = [Answer((), ())] * len(queries)
-        places: dict[int, list[int]] = {}
-        for place, query in enumerate(queries):
-            places.setdefault(self.bucket(query), []).append(place)
-        for slots, chosen in places.items():
-            for part in _parts(chosen, self.batch_sizes[-1]):
-                answers = self._answer([queries[i] for i in part], slots)
-                for place, answer in zip(part, answers, strict=True):
-                    found[place] = answer
-        return found
+    def answer(self, batch: Sequence[Query]) -> list[Answer]:
+        """Answers queries in their order, independently of each other."""
+        return self._answer_all(batch, self._catalogue)
 
-    def answer_batch(self, queries: Sequence[Query]) -> list[Answer]:
-        """Answers queries by one program, that of the longest history.
+    def answer_batch(self, batch: Sequence[Query]) -> list[Answer]:
+        """Answers queries with one program, the one of the longest history.
 
         Args:
-          queries: As many as the largest batch at most.
+          batch: At most as many queries as the largest batch size.
         """
-        return self._answer(list(queries), max(map(self.bucket, queries)))
+        slots = max(map(self.bucket, batch))
+        return self._answer(batch, slots, self._catalogue)
 
-    def _answer(self, queries: list[Query], slots: int) -> list[Answer]:
-        size = next(s for s in self.batch_sizes if s >= len(queries))
-        self.compile(slots, size)
-        inputs = self._inputs(queries, slots, size)
-        beams = self._compiled[slots, size](*self._constants, inputs)
-        items, scores, leaves = (
-            np.asarray(beams[name])[: len(queries)]
-            for name in ("items", "scores", "leaves")
-        )
-        ranked = lists.from_beams(items, scores, leaves, self._manifest.beams)
-        answers = []
-        for query, row, value in zip(queries, *ranked[:2], strict=True):
-            count = min(int((row >= 0).sum()), query.top_k)
-            answers.append(Answer(tuple(row[:count].tolist()), _digits(value[:count])))
+    def _answer_all(self, batch: Sequence[Query], arrays) -> list[Answer]:
+        answers = [Answer((), ())] * len(batch)
+        buckets: dict[int, list[int]] = {}
+        for number, query in enumerate(batch):
+            buckets.setdefault(self.bucket(query), []).append(number)
+        for slots, numbers in buckets.items():
+            for first in range(0, len(numbers), self.batch_sizes[-1]):
+                part = numbers[first : first + self.batch_sizes[-1]]
+                group = self._answer([batch[i] for i in part], slots, arrays)
+                for number, answer in zip(part, group, strict=True):
+                    answers[number] = answer
         return answers
 
-    def _inputs(self, queries: list[Query], slots: int, size: int) -> capacity.Arrays:
-        """Lays queries out, filled up with histories of item 0, which are not read."""
-        width = slots // self._manifest.segments
-        most = min(width, self._manifest.max_history)
-        histories = np.zeros((size, width), np.int32)
-        lengths = np.ones(size, np.int32)
-        seen = np.full((size, self.max_items), -1, np.int32)
-        for row, query in enumerate(queries):
-            told = query.items[-most:]
-            histories[row, : len(told)], lengths[row] = told, len(told)
-            if query.filter_seen:
-                distinct = list(dict.fromkeys(query.items))
-                seen[row, : len(distinct)] = distinct
-        inputs = {"histories": histories, "lengths": lengths, "seen": seen}
-        if self.has_users:
-            names = [query.user for query in queries] + [""] * (size - len(queries))
-            inputs["users"] = self._vocabulary.user_tokens(names)
+    def _answer(self, batch: Sequence[Query], slots: int, arrays) -> list[Answer]:
+        size = next(s for s in self.batch_sizes if s >= len(batch))
+        self.compile(slots, size)
+        inputs = self._inputs(batch, slots, size)
+        beams = self._compiled[slots, size](self._weights, arrays, inputs)
+        columns = (np.asarray(beams[key]) for key in ("items", "scores", "leaves"))
+        columns = (column[: len(batch)] for column in columns)
+        ranked = lists.from_beams(*columns, self.manifest.beams)
+        answers = []
+        for query, items, scores in zip(batch, *ranked[:2], strict=True):
+            count = min(int((items >= 0).sum()), query.top_k)
+            items, scores = tuple(items[:count].tolist()), _digits(scores[:count])
+            answers.append(Answer(items, scores))
+        return answers
+
+    def _inputs(self, batch: Sequence[Query], slots: int, size: int) -> capacity.Arrays:
+        """Returns the padded arrays of a batch; padding rows contain item 0."""
+        batch = [*batch, *[Query("", (0,), 1, False)] * (size - len(batch))]
+        width = slots // self.manifest.segments
+        packed = queries.pack(
+            [query.items for query in batch], min(width, self.manifest.max_history)
+        )
+        if self.accepted.requires_user:
+            users = self._vocabulary.user_tokens([query.user for query in batch])
+            packed = packed._replace(users=users)
+        filtered = [query.filter_seen for query in batch]
+        most = self.accepted.max_items
+        inputs = queries.pad(packed, width, most if any(filtered) else 0)
+        seen = inputs.get("seen", np.full((size, most), -1, np.int32))
+        seen[np.logical_not(filtered)] = -1
+        inputs["seen"] = seen
         return inputs
 
+    def _filtered(
+        self, allow: Collection[str | int] | None, deny: Collection[str | int]
+    ):
+        """Returns the catalogue's arrays, in which some items are not legal."""
+        if allow is None and not deny:
+            return self._catalogue
+        keep = np.full(self.num_items, allow is None)
+        keep[self._find_rows(allow or ())] = True
+        keep[self._find_rows(deny)] = False
+        arrays = capacity.lay_out_filter(self.manifest.capacity, self._trie, keep)
+        return self._catalogue | jax.device_put(arrays)
 
-def _parts(places: list[int], most: int) -> Iterator[list[int]]:
-    for first in range(0, len(places), most):
-        yield places[first : first + most]
+    def _find_rows(self, items: Collection[str | int]) -> list[int]:
+        try:
+            return [self._rows[str(item)] for item in items]
+        except KeyError as error:
+            raise UserError(f"item {error} is not in the catalogue") from error
 
 
 def _digits(scores: Float32[np.ndarray, " K"]) -> tuple[float, ...]:
-    """Returns the fewest digits that give the same float32 when they are read."""
+    """Returns floats with the fewest digits that read as the same float32."""
     return tuple(float(str(score)) for score in scores)
 
 
-def _coded(tables: Tables, row: int) -> Bool[np.ndarray, " N"]:
-    """Marks items that have the codes of all sources of a task."""
+def _has_codes(tables: Tables, row: int) -> Bool[np.ndarray, " N"]:
+    """Returns which items have the codes of all source modalities of a task."""
     sources = np.asarray(tables.segments)[row]
     first = np.asarray(tables.tokens)[sources[sources >= 0], :, 0]
     return (first != vocab.PAD).all(axis=0)
 
 
-def _check_platform(read: Artefact) -> None:
-    here = jax.default_backend()
-    names = ("cuda", "rocm") if here == "gpu" else (here,)
-    if not set(names) & set(read.manifest.platforms):
+def _check_platform(source: Artefact) -> None:
+    backend = jax.default_backend()
+    names = ("cuda", "rocm") if backend == "gpu" else (backend,)
+    if not set(names) & set(source.manifest.platforms):
         raise UserError(
-            f"{read.folder} was exported for {', '.join(read.manifest.platforms)}, this"
-            f" machine has {here}: export it with config.platforms, or set"
-            " JAX_PLATFORMS"
+            f"{source.folder} was exported for {', '.join(source.manifest.platforms)},"
+            f" but this machine has {backend}: export it with another config.platforms,"
+            " or set JAX_PLATFORMS"
         )
 
 
-def _deserialize(read: Artefact, slots: int) -> export.Exported:
+def _deserialize(source: Artefact, slots: int) -> export.Exported:
     try:
-        return export.deserialize(bytearray(read.parts.programs[slots]))
+        return export.deserialize(bytearray(source.parts.programs[slots]))
     except ImportError as error:
         raise UserError(
             "an artefact needs the package flatbuffers: install rfrec[serve]"
         ) from error
-    # Whatever a program of another time meets first.
+    # JAX does not document which errors a program of another version causes.
     except Exception as error:
         raise UserError(
-            f"{read.folder}: this jax ({jax.__version__}) cannot read the programs of"
-            f" jax {read.manifest.jax} ({error}): export again by rfrec.launch.export"
+            f"{source.folder}: jax {jax.__version__} cannot read programs of jax"
+            f" {source.manifest.jax} ({error}); export again with rfrec.launch.export"
         ) from error
 
 
-def grown_tables(read: Artefact, grown: catalogue.Catalogue, origin: str) -> Tables:
-    """Returns the task's tables with the items of a catalogue that has grown.
+def _read_catalogue(
+    folder: str | os.PathLike[str] | Catalogue,
+) -> tuple[Catalogue, str]:
+    if isinstance(folder, Catalogue):
+        return folder, "catalogue"
+    return catalogue_files.load(Path(folder)), str(folder)
+
+
+def grown_tables(source: Artefact, grown: Catalogue, origin: str) -> Tables:
+    """Returns the task's tables with the items of a grown catalogue.
+
+    Args:
+      source: The artefact.
+      grown: Catalogue that replaces the exported one.
+      origin: Name of that catalogue for errors.
 
     Raises:
-      UserError: The catalogue is not for this model, or cannot be read in place of the
-        one that was exported; names both.
+      UserError: The catalogue belongs to another model, exceeds the capacity, or the
+        artefact does not consist of the catalogue's codes alone.
     """
-    manifest, parts = read.manifest, read.parts
-    catalogue.check_t5(origin, grown.manifest, manifest.t5)
+    manifest, parts = source.manifest, source.parts
+    catalogue_files.check_t5(origin, grown.manifest, manifest.t5)
     if parts.item_ids is not None:
         raise UserError(
-            f"{read.folder} names its items, {origin} numbers them: export again"
+            f"{source.folder} has names of items, but {origin} has row numbers: export"
+            " again"
         )
-    used = {*manifest.sources, manifest.target}
-    if len(parts.tables.tokens) > 1 or used != {grown.manifest.modality}:
+    modalities = {*manifest.sources, manifest.target}
+    if len(parts.tables.tokens) > 1 or modalities != {grown.manifest.modality}:
         raise UserError(
-            f"{read.folder} reads {' and '.join(manifest.sources)} codes and names"
-            f" {manifest.target} codes, {origin} has {grown.manifest.modality} codes:"
-            " export a task of these alone"
+            f"{source.folder} reads {' and '.join(manifest.sources)} codes and produces"
+            f" {manifest.target} codes, but {origin} has {grown.manifest.modality}"
+            " codes: export a task of these codes alone"
         )
-    capacity.check_fits(manifest.room, grown.trie, origin)
+    capacity.check_fits(manifest.capacity, grown.trie, origin)
     tokens = vocab.item_tokens(parts.vocabulary, manifest.target, grown.codes)
     return parts.tables._replace(tokens=tokens[None])

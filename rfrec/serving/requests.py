@@ -1,25 +1,67 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""JSON of a request in, a query out; an answer in, its JSON out.
+"""Requests and answers: their JSON format, and every check of a request.
 
-A request is `{"items": [...], "user": "u", "k": 10, "filter_seen": false}`, oldest item
-first; all but `items` may be missing. An answer is `{"user": "u", "items": [...],
-"scores": [...]}`, best first.
+A request is `{"items": [...], "user": "u", "k": 10, "filter_seen": false}`, with the
+oldest item first; only `items` is required. An answer is `{"user": "u", "items": [...],
+"scores": [...]}`, with the best item first.
 """
 
 import json
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from rfrec.serving.recommender import Answer, Query, Recommender
+from rfrec.config import UserError
 
 _KEYS = ("items", "user", "k", "filter_seen")
 
 
-class RefusedError(Exception):
-    """A request that cannot be answered; its text tells why.
+class Query(NamedTuple):
+    """A checked request.
 
     Attributes:
-      status: Of HTTP.
+      user: Name of the user; the model may have a token for it.
+      items: Rows of the history, oldest first, at least one.
+      top_k: Length of the list.
+      filter_seen: Whether items of the history are excluded from the list.
+    """
+
+    user: str
+    items: tuple[int, ...]
+    top_k: int
+    filter_seen: bool
+
+
+class Answer(NamedTuple):
+    """Ranked rows with their scores, best first; shorter if few items are legal."""
+
+    items: tuple[int, ...]
+    scores: tuple[float, ...]
+
+
+class Accepted(NamedTuple):
+    """What a recommender accepts as a request.
+
+    Attributes:
+      rows: Row of each item that a history can contain, by item id.
+      max_items: Maximum number of items of a history.
+      max_k: Maximum length of a list.
+      default_k: Length of a list if the request has none.
+      requires_user: Whether the model has user tokens.
+    """
+
+    rows: Mapping[str, int]
+    max_items: int
+    max_k: int
+    default_k: int
+    requires_user: bool
+
+
+class RefusedError(UserError):
+    """A request that cannot be answered; the text states the reason.
+
+    Attributes:
+      status: HTTP status of the response.
     """
 
     def __init__(self, status: int, reason: str):
@@ -27,11 +69,17 @@ class RefusedError(Exception):
         self.status = status
 
 
-def parse(text: str | bytes, recommender: Recommender) -> Query:
-    """Reads a request.
+def parse(text: str | bytes, accepted: Accepted, *, default_user: str = "") -> Query:
+    """Reads and checks a request in JSON.
+
+    Args:
+      text: The request.
+      accepted: What the recommender accepts.
+      default_user: Name of the user if the request has none.
 
     Raises:
-      RefusedError: It is no request (400), or names what cannot be (422).
+      RefusedError: The request is malformed (400), or has a value that the recommender
+        does not accept (422).
     """
     try:
         content = json.loads(text)
@@ -39,45 +87,72 @@ def parse(text: str | bytes, recommender: Recommender) -> Query:
         raise RefusedError(400, f"the request is not JSON: {error}") from error
     if not isinstance(content, dict) or "items" not in content:
         raise RefusedError(400, 'a request is an object: {"items": [...]}')
-    if odd := content.keys() - set(_KEYS):
-        raise RefusedError(400, f"{min(odd)!r} is no key: use {', '.join(_KEYS)}")
+    if unknown := content.keys() - set(_KEYS):
+        raise RefusedError(400, f"unknown key {min(unknown)!r}: use {', '.join(_KEYS)}")
+    return check(content, accepted, default_user=default_user)
+
+
+def check(
+    content: Mapping[str, Any], accepted: Accepted, *, default_user: str = ""
+) -> Query:
+    """Checks the values of a request.
+
+    Args:
+      content: Values by key; only `items` is required.
+      accepted: What the recommender accepts.
+      default_user: Name of the user if the request has none.
+
+    Raises:
+      RefusedError: A value has a wrong type (400) or is not accepted (422).
+    """
+    user, filter_seen = content.get("user"), content.get("filter_seen", False)
+    if user is None and accepted.requires_user:
+        raise RefusedError(422, "user is required: the model has user tokens")
+    if not isinstance(user, str | None):
+        raise RefusedError(400, f"user={_short(user)}: must be a string")
+    if not isinstance(filter_seen, bool):
+        raise RefusedError(
+            400, f"filter_seen={_short(filter_seen)}: must be true or false"
+        )
     return Query(
-        user=_user(content.get("user"), recommender),
-        items=_items(content["items"], recommender),
-        top_k=_top_k(content.get("k"), recommender),
-        filter_seen=_filter(content.get("filter_seen", False)),
+        user=user or default_user,
+        items=_check_items(content["items"], accepted),
+        top_k=_check_k(content.get("k"), accepted),
+        filter_seen=filter_seen,
     )
 
 
-def _user(user: Any, recommender: Recommender) -> str:
-    if user is None and recommender.has_users:
-        raise RefusedError(422, "user is needed: the model has tokens of users")
-    if not isinstance(user, str | None):
-        raise RefusedError(400, f"user={user!r}: must be a string")
-    return user or ""
-
-
-def _items(items: Any, recommender: Recommender) -> tuple[int, ...]:
+def _check_items(items: Any, accepted: Accepted) -> tuple[int, ...]:
     if not isinstance(items, list):
         raise RefusedError(400, "items must be a list, oldest first")
     if not items:
-        raise RefusedError(422, "items is empty: give at least one")
-    if len(items) > recommender.max_items:
+        raise RefusedError(422, "items is empty: send at least one item")
+    if len(items) > accepted.max_items:
         raise RefusedError(
             422,
-            f"{len(items)} items are too many: give the latest"
-            f" {recommender.max_items} or fewer",
+            f"{len(items)} items are too many: send only the latest"
+            f" {accepted.max_items}",
         )
     for item in items:
         if not (isinstance(item, str) or type(item) is int):
             raise RefusedError(400, f"item {_short(item)}: must be a name or a number")
-        if str(item) not in recommender.rows:
+        if str(item) not in accepted.rows:
             raise RefusedError(
                 422,
-                f"item {_short(item)} is not among the {len(recommender.rows)} items"
-                " that a history can name: leave it out",
+                f"item {_short(item)} is not one of the {len(accepted.rows)} items"
+                " that a history can contain: remove it",
             )
-    return tuple(recommender.rows[str(item)] for item in items)
+    return tuple(accepted.rows[str(item)] for item in items)
+
+
+def _check_k(k: Any, accepted: Accepted) -> int:
+    if k is None:
+        return accepted.default_k
+    if type(k) is not int:
+        raise RefusedError(400, f"k={_short(k)}: must be an integer")
+    if not 1 <= k <= accepted.max_k:
+        raise RefusedError(422, f"k={_short(k)}: must be from 1 to {accepted.max_k}")
+    return k
 
 
 def _short(value: Any) -> str:
@@ -85,27 +160,17 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:80]}..."
 
 
-def _top_k(k: Any, recommender: Recommender) -> int:
-    if k is None:
-        return recommender.manifest.top_k
-    if type(k) is not int:
-        raise RefusedError(400, f"k={_short(k)}: must be an integer")
-    if not 1 <= k <= recommender.manifest.beams:
-        raise RefusedError(
-            422, f"k={_short(k)}: must be from 1 to {recommender.manifest.beams}"
-        )
-    return k
+def as_json(
+    query: Query, answer: Answer, item_ids: Sequence[str] | None
+) -> dict[str, Any]:
+    """Returns the JSON values of an answer.
 
-
-def _filter(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise RefusedError(400, f"filter_seen={_short(value)}: must be true or false")
-    return value
-
-
-def as_json(user: str, answer: Answer, recommender: Recommender) -> dict[str, Any]:
-    """Returns an answer with the names of its items."""
+    Args:
+      query: The query that was answered.
+      answer: Its answer.
+      item_ids: Item id of each row; None if the rows are the ids.
+    """
     items: list[Any] = list(answer.items)
-    if recommender.named:
-        items = [recommender.names[row] for row in items]
-    return {"user": user, "items": items, "scores": list(answer.scores)}
+    if item_ids is not None:
+        items = [item_ids[row] for row in items]
+    return {"user": query.user, "items": items, "scores": list(answer.scores)}

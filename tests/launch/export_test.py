@@ -1,131 +1,46 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The main that exports a search: what it writes, and what it refuses."""
+"""The command that exports: a run, a wrong key, and the help text."""
 
-import importlib.util
-import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-
-from rfrec import config as cfg
-from rfrec.config import UserError
-from rfrec.data import interactions
-from rfrec.launch import export, recommend, serve
-from rfrec.serving import artefact
-from rfrec.serving.recommender import Query, Recommender
 
 ROOT = Path(__file__).parents[2]
 
 
-def make_config(name="export", **overrides):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config()
-    config.update_from_flattened_dict(overrides)
-    return config
-
-
-def test_every_key_has_a_rule_or_is_free():
-    config = make_config()
-    free = {"run", "task", "data.path", "data.name", "data.text", "data.image"}
-    for section, values in config.items():
-        keys = [f"{section}.{k}" for k in values] if hasattr(values, "keys") else []
-        for key in keys or [section]:
-            known = key in export.RULES or key in free
-            assert known or isinstance(cfg.value_at(config, key), bool), key
-    config.rf.sampling_steps = 1
-    assert config.is_locked
-
-
-def test_served_lists_are_those_that_recommend_makes(
-    served_run, served_artefact, tmp_path, capsys
-):
-    path = served_run / "config.json"
-    root = json.loads(path.read_text())["data"]["path"]
-    inter = interactions.read_inter_json(Path(root) / "toy.inter.json")
-    histories = [inter.history(user)[:-1].tolist() for user in range(12)]
-    file = tmp_path / "histories.jsonl"
-    lines = [json.dumps({"user": f"u{i}", "items": h}) for i, h in enumerate(histories)]
-    file.write_text("\n".join(lines))
-    for seen in (False, True):
-        overrides = {
-            "run": str(served_run),
-            "search.beams": 12,
-            "search.top_k": 5,
-            "filter.seen": seen,
-        }
-        config = make_config("recommend", **overrides)
-        recommend.main(config, None, str(file))
-        wanted = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-        asked = Recommender(
-            artefact.read(served_artefact), batch_sizes=(4,), max_items=64
-        )
-        given = [json.loads(line) | {"filter_seen": seen} for line in lines]
-        answers = serve.answer_lines(asked, map(json.dumps, given), "in")
-        found = list(map(json.loads, answers))
-        assert len(found) == len(wanted) == 12
-        for one, other in zip(found, wanted, strict=True):
-            assert one["user"] == other["user"]
-            assert one["items"] == other["items"]
-            np.testing.assert_allclose(one["scores"], other["scores"], rtol=1e-5)
-
-
-def test_the_manifest_tells_where_it_comes_from(served_run, served_artefact):
-    manifest = artefact.read_manifest(served_artefact)
-    assert manifest.t5.run == str(served_run)
-    assert manifest.t5.step == 4
-    assert (manifest.task, manifest.target, manifest.sources) == (
-        *("seqrec", "text"),
-        ("text",),
+def run(*flags):
+    return subprocess.run(
+        [sys.executable, "-m", "rfrec.launch.export", *flags],
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
     )
-    assert manifest.platforms == ("cpu", "cuda", "tpu")
-    assert [bucket.slots for bucket in manifest.buckets] == [4, 8]
-    assert (manifest.beams, manifest.top_k, manifest.max_history) == (12, 5, 8)
-    assert manifest.room.items >= 1.25 * 50
 
 
-def test_queries_longer_than_the_history_use_its_end(served_artefact):
-    asked = Recommender(artefact.read(served_artefact), batch_sizes=(1,), max_items=64)
-    long = Query("u", (*range(20), *range(8)), 5, False)
-    short = long._replace(items=tuple(range(8)))
-    assert asked.answer([long]) == asked.answer([short])
+@pytest.mark.slow
+def test_a_run_is_exported(served_run, tmp_path):
+    pytest.importorskip("flatbuffers", reason="an export needs flatbuffers")
+    folder = tmp_path / "artefact"
+    done = run(f"--config.run={served_run}", f"--workdir={folder}")
+    assert done.returncode == 0, done.stderr
+    assert (folder / "manifest.json").exists()
+    assert "50 items, 2 programs for cpu, cuda, tpu" in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("flag", "code", "text"),
     [
-        ({"run": None}, "config.run is needed"),
-        ({"platforms": ("cpu", "abacus")}, "config.platforms="),
-        ({"platforms": ()}, "config.platforms="),
-        ({"room": -0.1}, "config.room=-0.1: must be at least 0"),
-        ({"search.top_k": 30}, "config.search.top_k=30 is more than"),
-        ({"search.buckets": (8, 4)}, "must ascend"),
-        ({"task": "seqimage"}, "was not trained to continue histories by it"),
-        ({"run": "/nowhere"}, "is this the folder of a run"),
+        ("--config.search.beam=3", 2, "--config.search.beam=3: no such key"),
+        ("--help", 1, "Folder for everything a run writes"),
     ],
 )
-def test_what_cannot_be_exported_is_told(served_run, tmp_path, overrides, told):
-    config = make_config(**({"run": str(served_run)} | overrides))
-    with pytest.raises(UserError, match=told):
-        export.main(config, tmp_path / "out")
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_folder_that_holds_something_is_refused(served_run, served_artefact):
-    with pytest.raises(UserError, match="is there already: use another --workdir"):
-        export.main(make_config(run=str(served_run)), served_artefact)
-    assert artefact.read(served_artefact).manifest.beams == 12
-
-
-def test_without_flatbuffers_it_says_what_to_install(served_run, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "flatbuffers", None)
-    monkeypatch.delitem(sys.modules, "jax._src.export.serialization", raising=False)
-    config = make_config(run=str(served_run))
-    with pytest.raises(UserError, match=r"install rfrec\[serve\]"):
-        export.main(config, tmp_path / "out")
-    assert not list(tmp_path.iterdir())
+def test_a_wrong_key_and_the_help_text(tmp_path, flag, code, text):
+    done = run(f"--workdir={tmp_path}/a", flag)
+    assert done.returncode == code
+    assert text in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr

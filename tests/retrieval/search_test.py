@@ -99,7 +99,7 @@ def test_a_program_is_compiled_once():
 def test_repeats_are_dropped_and_holes_closed():
     leaf_of = np.array([5, 5, 2, 0, -1], np.int32)
     items = np.array([[0, 2, 1, 3], [3, -1, 0, -1]], np.int32)
-    found = search.distinct_codes(items, leaf_of)
+    found = lists.distinct_codes(items, leaf_of)
     assert found.tolist() == [[5, 2, 0, -1], [0, 5, -1, -1]]
     assert lists.to_front(np.array([[-1, 3, -1, 1]], np.int32)).tolist() == [
         [3, 1, -1, -1]

@@ -5,7 +5,6 @@
 import functools
 import json
 
-import jax
 import numpy as np
 import pytest
 
@@ -14,57 +13,45 @@ from rfrec.config import UserError
 from rfrec.data import sequences
 from rfrec.retrieval import search as serving
 from rfrec.retrieval import tasks
-from rfrec.serving import artefact, capacity, recommender, search_program
-from rfrec.serving.recommender import Query
+from rfrec.serving import artefact, capacity
+from rfrec.serving import export as serving_export
+from rfrec.serving.recommender import Recommender
+from rfrec.serving.requests import Query
 from rfrec.train import partition
 from tests.support.searches import INTER, ITEMS, MOST, SIZES, USERS, codes, make
 
 pytest.importorskip("flatbuffers", reason="an export needs flatbuffers")
 
 BEAMS = 20
+OPTIONS = serving_export.ExportOptions(search=serving_export.SearchOptions(beams=BEAMS))
 NONE = catalogue.T5("runs/toy", 8, "v" * 64, "w" * 64)
 
 
-def export(folder, task, row=0, *, buckets=(6, MOST), tiger=False, share=0.25):
-    """Writes the artefact of a source."""
+def trained(task, row=0, *, buckets=(6, MOST), tiger=False):
+    """Returns the parts of a model for an export."""
     source, vocabulary = make(task, row, tiger=tiger)
     way = tasks.TASKS[task].directions[row]
-    tables = source.tables._replace(
-        items=np.zeros(1, np.int32), users=source.tables.users[:1]
-    )
-    made = capacity.make_room(source.trie, share)
-    search = search_program.Asked(
+    return serving_export.TrainedModel(
         arch=source.arch,
-        room=made,
+        params=source.params,
+        vocabulary=vocabulary,
+        tables=source.tables,
         row=row,
-        segments=len(way.sources),
-        num_beams=BEAMS,
-        score="full",
-    )
-    weights = search_program.flat_weights(source.params)
-    laid = capacity.lay_out(made, source.trie, source.tokens, tables)
-    programs = {
-        slots: search_program.serialize(
-            search, slots, weights, laid, ("cpu", "cuda", "tpu")
-        )
-        for slots in buckets
-    }
-    manifest = artefact.Manifest(
-        jax=jax.__version__,
-        platforms=("cpu", "cuda", "tpu"),
-        t5=NONE,
         task=task,
-        row=row,
         sources=way.sources,
         target=way.target,
-        segments=len(way.sources),
+        trie=source.trie,
+        item_ids=None,
         max_history=MOST,
-        beams=BEAMS,
-        top_k=10,
-        room=made,
+        buckets=buckets,
+        version=NONE,
     )
-    parts = artefact.Parts(programs, weights, tables, source.trie, vocabulary, None)
-    return artefact.write(folder, parts, manifest)
+
+
+def export(folder, task, row=0, **changes):
+    """Writes the artefact of a source."""
+    model = trained(task, row, **changes)
+    return serving_export.export(model, folder, OPTIONS)
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +63,7 @@ def folder(tmp_path_factory):
 
 
 def load(folder, sizes=(1, 4), **changes):
-    return recommender.Recommender(
-        artefact.read(folder), batch_sizes=sizes, max_items=32, **changes
-    )
+    return Recommender(folder, batch_sizes=sizes, max_items=32, **changes)
 
 
 @functools.cache
@@ -138,7 +123,7 @@ def test_answers_are_those_of_the_search_in_process(
 ):
     export(tmp_path / "a", task, row, buckets=buckets, tiger=tiger)
     asked = load(tmp_path / "a", (1, 4) if len(buckets) > 1 else (4,))
-    assert asked.has_users == tiger
+    assert asked.accepted.requires_user == tiger
     for filter_seen in (False, True):
         wanted = in_process(task, row, tiger, filter_seen)
         given = queries(filter_seen)
@@ -170,11 +155,10 @@ def test_options_of_one_query_do_not_touch_another(folder):
 def test_no_code_of_the_model_is_imported(folder, run_python):
     code = f"""
 import sys
-from pathlib import Path
-from rfrec.retrieval import artefact, recommender
-read = artefact.read(Path({str(folder)!r}))
-asked = recommender.Recommender(read, batch_sizes=(1,), max_items=8)
-print(asked.answer([recommender.Query("u", (1, 2), 3, False)])[0].items)
+import rfrec
+from rfrec.serving.requests import Query
+asked = rfrec.Recommender({str(folder)!r}, batch_sizes=(1,), max_items=8)
+print(asked.answer([Query("u", (1, 2), 3, False)])[0].items)
 used = {{"flax", "optax", "orbax", "rfrec.retrieval.t5", "rfrec.retrieval.beam"}}
 print(sorted(used & sys.modules.keys()))
 """
@@ -211,7 +195,7 @@ def grown_catalogue(removed, added, seed=5):
 
 def test_a_grown_catalogue_takes_the_place_of_the_exported(folder):
     grown = grown_catalogue([3, 8], 5)
-    asked = load(folder, grown=grown, origin="cat")
+    asked = load(folder, catalogue=grown)
     source, vocabulary = make("seqrec")
     tables = tasks.tables(
         vocabulary, ("seqrec",), {"text": grown.codes, "image": codes(1)}, INTER
@@ -226,44 +210,44 @@ def test_a_grown_catalogue_takes_the_place_of_the_exported(folder):
     assert listed & set(range(ITEMS, ITEMS + 5))
     assert not listed & {3, 8}
     # Histories name new and removed items.
-    assert {"3", "44"} <= asked.rows.keys()
+    assert {"3", "44"} <= asked.accepted.rows.keys()
     assert len(asked.answer([Query("u", (3, 44), 5, False)])[0].items) == 5
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"t5": None}, "cat is for no T5 yet"),
+        ({"t5": None}, "catalogue is for no T5 yet"),
         ({"t5": NONE._replace(weights="x" * 64)}, "weights wwwwwwwwwwww"),
-        ({"modality": "image"}, "cat has image codes"),
+        ({"modality": "image"}, "catalogue has image codes"),
     ],
 )
 def test_a_catalogue_of_another_model_is_refused(folder, change, told):
     grown = grown_catalogue([], 2)
     grown = grown._replace(manifest=grown.manifest._replace(**change))
     with pytest.raises(UserError, match=told):
-        load(folder, grown=grown, origin="cat")
+        load(folder, catalogue=grown)
 
 
-def test_a_catalogue_that_outgrows_the_room_is_refused(folder):
-    with pytest.raises(UserError, match="cat: 64 rows, the artefact has room for 56"):
-        load(folder, grown=grown_catalogue([], 24), origin="cat")
+def test_a_catalogue_that_exceeds_the_capacity_is_refused(folder):
+    with pytest.raises(UserError, match="catalogue: 64 rows.* capacity for 56"):
+        load(folder, catalogue=grown_catalogue([], 24))
     twins = grown_catalogue([], 2)
     built = trie_edit.add(twins.trie, twins.codes[:1], np.array([42]))
     with pytest.raises(UserError, match="2 items of one code tuple"):
-        capacity.check_fits(artefact.read_manifest(folder).room, built, "cat")
+        capacity.check_fits(artefact.read_manifest(folder).capacity, built, "cat")
     other = trie.build(codes(0), (4, 4, 8))
     with pytest.raises(UserError, match=r"sizes \(4, 4, 8\)"):
-        capacity.check_fits(artefact.read_manifest(folder).room, other, "cat")
+        capacity.check_fits(artefact.read_manifest(folder).capacity, other, "cat")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
 @pytest.mark.parametrize("items", [1, 17, 300])
-def test_a_room_holds_what_it_was_made_for(share, items):
+def test_the_planned_capacity_fits_the_trie_and_more_items(share, items):
     sizes = (3, 300, 40)
     keys = np.random.default_rng(items).choice(np.prod(sizes), items, replace=False)
     built = trie.build(np.stack(np.unravel_index(keys, sizes), 1), sizes)
-    made = capacity.make_room(built, share)
+    made = capacity.plan_capacity(built, share)
     capacity.check_fits(made, built, "x")
     assert made.items >= items * (1 + share)
     assert all(a <= b for a, b in zip(built.num_nodes, made.nodes[1:], strict=True))
@@ -273,13 +257,13 @@ def test_another_platform_is_refused(folder, tmp_path):
     read = artefact.read(folder)
     read = read._replace(manifest=read.manifest._replace(platforms=("rocm",)))
     with pytest.raises(UserError, match="was exported for rocm"):
-        recommender.Recommender(read, batch_sizes=(1,), max_items=8)
+        Recommender(read)
 
 
 def test_what_is_read_is_what_was_written(folder):
     read, (source, vocabulary) = artefact.read(folder), make("seqrec")
     assert read.parts.vocabulary == vocabulary
-    for name, value in search_program.flat_weights(source.params).items():
+    for name, value in serving_export.flat_weights(source.params).items():
         np.testing.assert_array_equal(read.parts.weights[name], value)
     assert not [path for path in folder.parent.iterdir() if path != folder]
     names = {path.name for path in folder.iterdir()}
@@ -304,7 +288,9 @@ def test_a_file_that_is_not_whole_is_refused_by_name(folder, tmp_path, name):
     place = copied(folder, tmp_path / "a")
     whole = (place / name).read_bytes()
     (place / name).write_bytes(whole[:-1])
-    with pytest.raises(UserError, match=rf"{name} has \d+ bytes, manifest.json says"):
+    with pytest.raises(
+        UserError, match=rf"{name} has \d+ bytes, but manifest.json states"
+    ):
         artefact.read(place)
     (place / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(UserError, match=rf"{name} \(sha256 .* it was replaced"):
@@ -339,7 +325,7 @@ def test_a_damaged_manifest_is_told(folder, tmp_path, change, told):
 
 def test_nothing_is_overwritten_and_nothing_left_half(folder, tmp_path, monkeypatch):
     read = artefact.read(folder)
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         artefact.write(folder, read.parts, read.manifest)
     assert artefact.read(folder).manifest == read.manifest
 

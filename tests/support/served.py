@@ -1,6 +1,6 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A run of a T5 and its artefact, for the tests of the mains that serve."""
+"""A run of a tiny T5 and its artefact, for the tests of export and serving."""
 
 from pathlib import Path
 
@@ -10,7 +10,8 @@ import pytest
 from rfrec.codes import table
 from rfrec.data.interactions import write_inter_json
 from rfrec.data.synthetic import histories
-from rfrec.launch import export
+from rfrec.pipelines import export
+from rfrec.serving.recommender import Recommender
 from tests.support import commands
 from tests.support.runs import write_t5_run
 
@@ -19,13 +20,13 @@ ITEMS, USERS = 50, 40
 
 
 def load_config(name, **overrides):
-    """Returns the config of a main with other values."""
+    """Returns the config of a command with other values."""
     return commands.load_config(name, "smoke" if name == "t5" else "", **overrides)
 
 
 @pytest.fixture(scope="session")
 def served_run(tmp_path_factory):
-    """The folder of a run of a tiny T5, as training leaves it but for its length."""
+    """Returns the folder of a short run of a tiny T5."""
     data_folder = tmp_path_factory.mktemp("served_data")
     inter = histories(USERS, num_items=ITEMS, num_clusters=2, seed=0)
     write_inter_json(inter, data_folder / "toy.inter.json")
@@ -54,9 +55,24 @@ def served_run(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def served_artefact(served_run, tmp_path_factory):
-    """What rfrec.launch.export makes of the run."""
+    """Returns the folder of the exported search of the run."""
     pytest.importorskip("flatbuffers", reason="an export needs flatbuffers")
     folder = tmp_path_factory.mktemp("served_artefact") / "toy"
     overrides = {"run": str(served_run), "search.beams": 12, "search.top_k": 5}
-    export.main(load_config("export", **overrides), folder)
+    export.export_run(load_config("export", **overrides), folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def recommender(served_artefact):
+    """Returns a recommender with compiled programs for the batch sizes 1 and 4."""
+    loaded = Recommender(served_artefact, batch_sizes=(1, 4), max_items=32)
+    for program in loaded.programs():
+        loaded.compile(*program)
+    return loaded
+
+
+def draw_histories(count, seed=0):
+    """Returns histories of 1 to 11 items each."""
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, ITEMS, rng.integers(1, 12)).tolist() for _ in range(count)]
