@@ -18,7 +18,7 @@ def test_lines_are_answered_in_order_and_a_bad_one_ends_it(recommender):
     given = [{"items": items} for items in draw_histories(9)] + [{"items": [77]}]
     text = "\n\n".join(map(json.dumps, given)).splitlines(keepends=True)
     answers = []
-    with pytest.raises(UserError, match=r"h.jsonl, line 19: item 77 is not among"):
+    with pytest.raises(UserError, match=r"h.jsonl, line 19: item 77 is not one of"):
         for line in lines.answer_lines(recommender, text, "h.jsonl"):
             answers.append(json.loads(line))
     # Who is not named has the number of the line.
