@@ -7,7 +7,7 @@ python -m rfrec.launch.export --config=configs/export.py \
 """
 
 from rfrec.launch import cli
-from rfrec.pipelines import export
+from rfrec.pipelines.export import export_run as main
 
 if __name__ == "__main__":
-    cli.config_main(export.export_run, "export")
+    cli.config_main(main, "export")

@@ -33,6 +33,7 @@ from rfrec.pipelines.recommend_report import Truth
 from rfrec.pipelines.saved_lists import Listed
 from rfrec.pipelines.systems import DataChanges, System
 from rfrec.retrieval import builders, ensemble, search, validation
+from rfrec.retrieval.lists import distinct_codes
 from rfrec.retrieval.options import CHECKPOINTS
 from rfrec.retrieval.search import Queries, Searcher
 from rfrec.train import partition
@@ -529,7 +530,7 @@ def report_lists(
             "choice": merged.choice and merged.choice._asdict(),
             **recommend_report.evaluate(
                 merged.lists,
-                search.distinct_codes(merged.lists.items, leaf_of),
+                distinct_codes(merged.lists.items, leaf_of),
                 truth,
                 codes=first.system.data.codes[first.system.task.target],
                 leaf_of=leaf_of,

@@ -3,8 +3,6 @@
 """A run of a T5 retriever: trains and reports; loads the model of a finished run."""
 
 import dataclasses
-import hashlib
-import json
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -249,13 +247,8 @@ def read_model(workdir: Path, checkpoint: str) -> Model:
 
 def version(run: Path, model: Model) -> catalogue.T5:
     """Returns what identifies a model in the manifest of a catalogue."""
-    text = json.dumps(dataclasses.asdict(model.vocabulary), sort_keys=True)
-    paths = jax.tree_util.tree_leaves_with_path(model.params)
-    return catalogue.T5(
-        run=str(run),
-        step=model.step,
-        vocabulary=hashlib.sha256(text.encode()).hexdigest(),
-        weights=catalogue.fingerprint({_name(p): np.asarray(a) for p, a in paths}),
+    return builders.identify(
+        model.vocabulary, model.params, run=str(run), step=model.step
     )
 
 

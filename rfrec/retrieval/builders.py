@@ -3,14 +3,17 @@
 """Builds the parts of a T5 retriever from its options and coded histories."""
 
 import dataclasses
+import hashlib
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import jax
 import numpy as np
 import optax
 from jax import numpy as jnp
 
+from rfrec.codes import catalogue
 from rfrec.config import UserError
 from rfrec.data import sequences
 from rfrec.retrieval import search, t5, tasks, training, validation, vocab
@@ -259,7 +262,31 @@ def build_queries(
       inter: Histories.
       windows: The window of each user that the model reads.
     """
-    tokens: Sequence[int] | None = None
+    tokens = None
     if options.task.user_buckets > 0:
         tokens = vocabulary.user_tokens(inter.user_ids)
     return search.Queries(inter.items, inter.indptr[:-1], windows, tokens)
+
+
+def identify(
+    vocabulary: Vocabulary, params: PyTree, *, run: str, step: int
+) -> catalogue.T5:
+    """Returns what identifies a model: its run, its step and two fingerprints.
+
+    Args:
+      vocabulary: Vocabulary of the model.
+      params: Parameters of the model.
+      run: Name of its run.
+      step: Step of the checkpoint.
+    """
+    text = json.dumps(dataclasses.asdict(vocabulary), sort_keys=True)
+    arrays = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(array)
+        for path, array in jax.tree_util.tree_leaves_with_path(params)
+    }
+    return catalogue.T5(
+        run=run,
+        step=step,
+        vocabulary=hashlib.sha256(text.encode()).hexdigest(),
+        weights=catalogue.fingerprint(arrays),
+    )

@@ -30,10 +30,13 @@ from tqdm import tqdm
 
 from rfrec import config as cfg
 from rfrec.codes import catalogue
-from rfrec.codes.trie import Trie
 from rfrec.config import UserError
-from rfrec.retrieval import batches, beam, t5
-from rfrec.retrieval.search import search_function
+from rfrec.retrieval import beam, builders, t5, tasks
+from rfrec.retrieval.corpus import CodedData
+from rfrec.retrieval.options import Options as RetrieverOptions
+from rfrec.retrieval.retriever import GenerativeRetriever
+from rfrec.retrieval.search import Source, search_function
+from rfrec.retrieval.tasks import ListTask
 from rfrec.retrieval.vocab import Vocabulary
 from rfrec.serving import artefact, capacity
 from rfrec.serving.artefact import Manifest, Parts
@@ -81,37 +84,57 @@ class ExportOptions:
 
 
 class TrainedModel(NamedTuple):
-    """The parts of a trained model that an export needs.
+    """A trained model and its catalogue.
 
     Attributes:
-      arch: Architecture of the model.
-      params: Parameters of the model, on the host.
+      source: Model, trie and tables of the search.
       vocabulary: Vocabulary of the model.
-      tables: Tables of the task.
-      row: Row of the task tables.
-      task: Name of the task.
-      sources: Modalities of the history's codes.
-      target: Modality of the codes that are searched.
-      trie: Trie of the items that may be recommended.
+      task: Task that makes the lists.
       item_ids: Item id of each row; None if the rows are the ids.
       max_history: Number of latest items that the model reads.
       buckets: History lengths that the model was trained with.
       version: Run, step and fingerprints of the model.
     """
 
-    arch: t5.Architecture
-    params: PyTree
+    source: Source
     vocabulary: Vocabulary
-    tables: batches.Tables
-    row: int
-    task: str
-    sources: tuple[str, ...]
-    target: str
-    trie: Trie
+    task: ListTask
     item_ids: tuple[str, ...] | None
     max_history: int
     buckets: tuple[int, ...]
     version: catalogue.T5
+
+
+def combine(
+    options: RetrieverOptions,
+    data: CodedData,
+    vocabulary: Vocabulary,
+    params: PyTree,
+    task: ListTask,
+    *,
+    run: str,
+    step: int,
+) -> TrainedModel:
+    """Combines the parts of a trained model for an export.
+
+    Args:
+      options: Options of the retriever.
+      data: The one data set whose items are recommended.
+      vocabulary: Vocabulary of the model.
+      params: Parameters of the model, on the host.
+      task: Task that makes the lists.
+      run: Name of the run for the manifest.
+      step: Step of the checkpoint for the manifest.
+    """
+    return TrainedModel(
+        source=builders.build_source(options, params, vocabulary, data, task),
+        vocabulary=vocabulary,
+        task=task,
+        item_ids=data.inter.item_ids,
+        max_history=options.data.max_history,
+        buckets=tuple(options.train.buckets),
+        version=builders.identify(vocabulary, params, run=run, step=step),
+    )
 
 
 def check(options: ExportOptions) -> None:
@@ -145,23 +168,22 @@ def export(model: TrainedModel, folder: Path, options: ExportOptions) -> Manifes
     """
     check(options)
     artefact.check_empty(folder)
-    search = options.search
-    tables = model.tables._replace(
-        items=np.zeros(1, np.int32), users=model.tables.users[:1]
+    search, source, task = options.search, model.source, model.task
+    tables = source.tables._replace(
+        items=np.zeros(1, np.int32), users=source.tables.users[:1]
     )
-    planned = capacity.plan_capacity(model.trie, options.room)
-    tokens = model.vocabulary.code_tokens(model.target)
-    arrays = capacity.lay_out(planned, model.trie, tokens, tables)
-    weights = flat_weights(model.params)
+    planned = capacity.plan_capacity(source.trie, options.room)
+    arrays = capacity.lay_out(planned, source.trie, source.tokens, tables)
+    weights = flat_weights(source.params)
     manifest = Manifest(
         jax=jax.__version__,
         platforms=options.platforms,
         t5=model.version,
-        task=model.task,
-        row=model.row,
-        sources=model.sources,
-        target=model.target,
-        segments=len(model.sources),
+        task=task.name,
+        row=source.row,
+        sources=task.sources,
+        target=task.target,
+        segments=len(task.sources),
         max_history=model.max_history,
         beams=search.beams,
         top_k=search.top_k,
@@ -169,17 +191,44 @@ def export(model: TrainedModel, folder: Path, options: ExportOptions) -> Manifes
     )
     programs = {}
     for slots in tqdm(_slots(model, search.buckets), unit="program"):
-        run = program_function(model.arch, manifest, search.score, slots)
+        run = program_function(source.arch, manifest, search.score, slots)
         programs[slots] = serialize(run, manifest, slots, weights, arrays)
     parts = Parts(
-        programs, weights, tables, model.trie, model.vocabulary, model.item_ids
+        programs, weights, tables, source.trie, model.vocabulary, model.item_ids
     )
     return artefact.write(folder, parts, manifest)
 
 
+def export_retriever(
+    retriever: GenerativeRetriever, folder: Path, **options: Any
+) -> Manifest:
+    """Exports a fitted retriever.
+
+    Args:
+      retriever: Retriever that is fitted.
+      folder: Folder to create.
+      **options: Fields of `ExportOptions` and `SearchOptions`, as in `beams=50`.
+
+    Raises:
+      UserError: An option is unknown or not allowed, the folder is not empty, or the
+        package flatbuffers is not installed.
+    """
+    assert retriever.data is not None and retriever.vocabulary is not None
+    model = combine(
+        retriever.options,
+        retriever.data,
+        retriever.vocabulary,
+        retriever.params,
+        tasks.list_task(retriever.options.watched),
+        run="GenerativeRetriever",
+        step=0,
+    )
+    return export(model, folder, cfg.override(ExportOptions(), **options))
+
+
 def _slots(model: TrainedModel, buckets: Sequence[int]) -> list[int]:
     """Returns the slots of each program, ascending multiples of the segments."""
-    segments = len(model.sources)
+    segments = len(model.task.sources)
     whole = {b // segments * segments for b in buckets or model.buckets}
     longest = model.max_history * segments
     return sorted({b for b in whole if 0 < b < longest} | {longest})

@@ -204,9 +204,11 @@ class Recommender:
         self.compile(slots, size)
         inputs = self._inputs(batch, slots, size)
         beams = self._compiled[slots, size](self._weights, arrays, inputs)
-        columns = (np.asarray(beams[key]) for key in ("items", "scores", "leaves"))
-        columns = (column[: len(batch)] for column in columns)
-        ranked = lists.from_beams(*columns, self.manifest.beams)
+        items, scores, leaves = (
+            np.asarray(beams[key])[: len(batch)]
+            for key in ("items", "scores", "leaves")
+        )
+        ranked = lists.from_beams(items, scores, leaves, self.manifest.beams)
         answers = []
         for query, items, scores in zip(batch, *ranked[:2], strict=True):
             count = min(int((items >= 0).sum()), query.top_k)
