@@ -1,3 +1,3 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of the numerics against recorded outputs of the PyTorch references."""
+"""Checks of our implementation against recorded outputs of PyTorch references."""

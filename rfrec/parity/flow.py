@@ -1,44 +1,41 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of a recorded rectified flow: network, guidance, loss, ODE and mixing.
-
-The record's names are those of `third_party/golden/README.md`. Sizes come from the
-arrays: any width, number of hidden units, blocks, rows and steps.
-"""
+"""Checks of a recorded rectified flow: network, guidance, loss, ODE and mixing."""
 
 import dataclasses
 import re
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from rfrec.parity import arrays as golden
-from rfrec.parity.arrays import Arrays, Check, near
+from rfrec.parity.arrays import (
+    GRADIENT,
+    Arrays,
+    Check,
+    Recorded,
+    exact,
+    leaf,
+    near,
+    part,
+)
 from rfrec.rf import flow, generator, sample, settings, velocity
 from rfrec.typing import PyTree
 
-# How the record was made.
+# Settings of the recorded module.
 _PLUGIN = dataclasses.replace(
     settings.PRESETS["plugin"],
     mix_ratio=0.1,
     inference_mix_ratio=0.2,
     warmup_epochs=2,
 )
-
-_ROWS = (
-    *("x1", "prior", "x_t", "v_eval", "v_train_guided", "cos_grad", "x0", "z0"),
-    *("mix_input", "mix_infer"),
-)
 _CONDITIONS = ("cond_image", "cond_text")
-_FIXED = (*_ROWS, *_CONDITIONS, "t", "t_train", "rf_loss")
-_PATH = re.compile(r"euler_([1-9]\d*)")
+_PATH = re.compile(r"euler_(\d+)")
 _MIXED = re.compile(r"mix_train_epoch(\d+)")
 
-# Where the reference's parameters stand in our network.
-_PLACES = {
+# Path of each of the reference's layers in our parameters.
+_LAYERS = {
     "time_embed.1": ("time",),
     "condition_encoder.0": ("condition", "linear"),
     "condition_encoder.1": ("condition", "norm"),
@@ -56,104 +53,41 @@ _BLOCK = {
 }
 
 
-class _Recorded(NamedTuple):
-    """A record, and its network in our layout."""
-
-    arrays: Arrays
-    arch: velocity.Architecture
-    params: PyTree
-
-    def get(self, name: str) -> Float[Array, "..."]:
-        """Returns an array in float32."""
-        return jnp.asarray(self.arrays[name], jnp.float32)
-
-    def times(self, name: str) -> Float[Array, " B"]:
-        """Returns the time of each row, which is recorded as a column."""
-        return self.get(name)[:, 0]
-
-    @property
-    def condition(self) -> Float[Array, "B C"]:
-        """Returns the conditions side by side."""
-        return generator.join([self.get(name) for name in _CONDITIONS])
-
-
-def is_rf(arrays: Arrays) -> bool:
-    """Whether this is a record of a rectified flow."""
-    return any(name.startswith("init/time_embed.") for name in arrays)
-
-
 def check_rf(arrays: Arrays) -> list[Check]:
-    """Runs all checks of a record."""
-    record = _understand(arrays)
-    return [*_velocities(record), *_gradients(record), *_paths(record), *_mixed(record)]
-
-
-def _understand(arrays: Arrays) -> _Recorded:
-    """Refuses what does not fit together."""
-    weights = _part(arrays, "init")
-    blocks = {n.split(".")[1] for n in weights if n.startswith("res_blocks.")}
-    places = _places(len(blocks))
-    wanted = {f"{part}/{name}" for part in ("init", "grad") for name in places}
-    more = {n for n in arrays if _PATH.fullmatch(n) or _MIXED.fullmatch(n)}
-    golden.expect(arrays, wanted.union(_FIXED), allowed=more)
-    golden.expect_shape(arrays, "x1", (None, None))
-    rows, width = arrays["x1"].shape
-    for name in (*_ROWS, *more):
-        golden.expect_shape(arrays, name, (rows, width))
-    for name in _CONDITIONS:
-        golden.expect_shape(arrays, name, (rows, None))
-    for name in ("t", "t_train"):
-        golden.expect_shape(arrays, name, (rows, 1))
-    golden.expect_shape(arrays, "rf_loss", ())
-    golden.expect_shape(arrays, "init/time_embed.1.bias", (None,))
+    """Checks velocities, the loss with its gradient, ODE solutions and mixing."""
+    weights = part(arrays, "init")
+    blocks = {name.split(".")[1] for name in weights if name.startswith("res_blocks.")}
     arch = velocity.Architecture(
-        width=width,
+        width=arrays["x1"].shape[1],
         condition_width=sum(arrays[name].shape[1] for name in _CONDITIONS),
-        hidden=len(arrays["init/time_embed.1.bias"]),
+        hidden=len(weights["time_embed.1.bias"]),
         layers=len(blocks),
         dropout=0.0,
     )
-    params = jax.eval_shape(lambda: velocity.init(arch, jax.random.key(0)))
-    for part in ("init", "grad"):
-        for name, path in places.items():
-            shape = _at(params, path).shape
-            golden.expect_shape(arrays, f"{part}/{name}", shape[::-1])
-    return _Recorded(arrays, arch, _from_torch(weights, places))
+    params = _from_torch(weights, _parameter_paths(len(blocks)))
+    record = Recorded(arrays, arch, params)
+    return [*_velocities(record), *_gradients(record), *_paths(record), *_mixed(record)]
 
 
-def _part(arrays: Arrays, part: str) -> dict[str, np.ndarray]:
-    """Returns the parameters, or what belongs to them, under a prefix."""
-    prefix = f"{part}/"
-    return {
-        n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)
-    }
-
-
-def _places(blocks: int) -> dict[str, tuple[str, ...]]:
-    """Returns where each parameter of the reference stands in ours."""
-    layers = dict(_PLACES)
+def _parameter_paths(blocks: int) -> dict[str, tuple[str, ...]]:
+    """Returns the path of each of the reference's parameters in ours."""
+    layers = dict(_LAYERS)
     for i in range(blocks):
         for number, path in _BLOCK.items():
             layers[f"res_blocks.{i}.net.{number}"] = (f"blocks_{i}", *path)
-    places = {}
+    paths = {}
     for name, path in layers.items():
-        places[f"{name}.weight"] = (*path, "scale" if "norm" in path else "kernel")
-        places[f"{name}.bias"] = (*path, "bias")
-    return places
-
-
-def _at(tree: PyTree, path: tuple[str, ...]):
-    for name in path:
-        tree = tree[name]
-    return tree
+        paths[f"{name}.weight"] = (*path, "scale" if "norm" in path else "kernel")
+        paths[f"{name}.bias"] = (*path, "bias")
+    return paths
 
 
 def _from_torch(
-    tensors: dict[str, np.ndarray], places: dict[str, tuple[str, ...]]
+    tensors: dict[str, np.ndarray], paths: dict[str, tuple[str, ...]]
 ) -> PyTree:
     """Returns parameters in our layout; a weight [out, in] becomes [in, out]."""
     params: PyTree = {}
-    for name, (*folders, last) in places.items():
+    for name, (*folders, last) in paths.items():
         inner = params
         for folder in folders:
             inner = inner.setdefault(folder, {})
@@ -161,19 +95,20 @@ def _from_torch(
     return params
 
 
+def _condition(record: Recorded) -> Float[Array, "B C"]:
+    return generator.join([record.float32(name) for name in _CONDITIONS])
+
+
 def _guided(
-    record: _Recorded,
-    params: PyTree,
-    x_t: Float[Array, "B D"],
-    t: Float[Array, " B"],
+    record: Recorded, params: PyTree, x_t: Float[Array, "B D"], t: Float[Array, " B"]
 ) -> Float[Array, "B D"]:
-    """Returns the velocity that training compares."""
-    v = velocity.apply(record.arch, params, x_t, t, record.condition)
+    """Returns the velocity that the training loss compares with its target."""
+    v = velocity.apply(record.arch, params, x_t, t, _condition(record))
     return v + flow.guidance(
         x_t,
-        record.get("x1"),
+        record.float32("x1"),
         t,
-        record.get("prior"),
+        record.float32("prior"),
         prior_scale=_PLUGIN.user_guidance_scale,
         prior_power=_PLUGIN.guidance_decay_power,
         cosine_scale=_PLUGIN.cosine_guidance_scale,
@@ -181,23 +116,24 @@ def _guided(
     )
 
 
-def _velocities(record: _Recorded) -> list[Check]:
+def _velocities(record: Recorded) -> list[Check]:
     """Checks the network and its guidance at recorded points."""
-    x_t, x1, t = record.get("x_t"), record.get("x1"), record.times("t")
+    x_t, x1 = record.float32("x_t"), record.float32("x1")
+    t = record.float32("t")[:, 0]
     run = jax.jit(lambda *rows: velocity.apply(record.arch, record.params, *rows))
     guided = jax.jit(lambda *rows: _guided(record, record.params, *rows))
     ours = {
-        "v_eval": run(x_t, t, record.condition),
+        "v_eval": run(x_t, t, _condition(record)),
         "v_train_guided": guided(x_t, t),
         "cos_grad": jax.jit(flow.cosine_gradient)(x_t, x1),
     }
     return [near(name, value, record.arrays[name]) for name, value in ours.items()]
 
 
-def _gradients(record: _Recorded) -> list[Check]:
+def _gradients(record: Recorded) -> list[Check]:
     """Checks the loss of the flow and its gradient."""
-    x0, x1 = record.get("x0"), record.get("x1")
-    t = record.times("t_train")
+    x0, x1 = record.float32("x0"), record.float32("x1")
+    t = record.float32("t_train")[:, 0]
 
     def objective(params: PyTree):
         predicted = _guided(record, params, flow.interpolate(x0, x1, t), t)
@@ -205,32 +141,31 @@ def _gradients(record: _Recorded) -> list[Check]:
 
     loss, slopes = jax.jit(jax.value_and_grad(objective))(record.params)
     checks = [near("rf_loss", loss, record.arrays["rf_loss"])]
-    for name, path in _places(record.arch.layers).items():
-        ours, recorded = _at(slopes, path).T, record.arrays[f"grad/{name}"]
-        checks.append(near(f"grad/{name}", ours, recorded, golden.GRADIENT))
+    for name, path in _parameter_paths(record.arch.layers).items():
+        ours, recorded = leaf(slopes, path).T, record.arrays[f"grad/{name}"]
+        checks.append(near(f"grad/{name}", ours, recorded, GRADIENT))
     return checks
 
 
-def _paths(record: _Recorded) -> list[Check]:
-    """Checks where each recorded number of Euler's steps leads, and their count."""
+def _paths(record: Recorded) -> list[Check]:
+    """Checks the result and the evaluations of each recorded number of Euler steps."""
     field, checks = sample.build_field(record.arch), []
-    given = sample.prepare(record.arch, record.params, record.condition)
+    prepared = sample.prepare(record.arch, record.params, _condition(record))
     for match in filter(None, map(_PATH.fullmatch, record.arrays)):
         solver = sample.Solver("euler", int(match[1]))
-        solve = jax.jit(lambda z, s=solver: sample.solve(field, given, z, s))
-        solution = solve(record.get("z0"))
+        solve = jax.jit(lambda z, s=solver: sample.solve(field, prepared, z, s))
+        solution = solve(record.float32("z0"))
         checks.append(near(match[0], solution.x, record.arrays[match[0]]))
         count = np.asarray(solver.steps)
-        name = f"{match[0]} evaluations"
-        checks.append(golden.exact(name, solution.evaluations, count))
+        checks.append(exact(f"{match[0]} evaluations", solution.evaluations, count))
     return checks
 
 
-def _mixed(record: _Recorded) -> list[Check]:
+def _mixed(record: Recorded) -> list[Check]:
     """Checks mixing in training, before and after the warm-up, and at inference."""
 
     def mixed(name: str, training: bool, epoch: int) -> Check:
-        rows = (record.get("x1"), record.get("mix_input"))
+        rows = (record.float32("x1"), record.float32("mix_input"))
         ours = generator.mix(_PLUGIN, *rows, training=training, epoch=epoch)
         return near(name, ours, record.arrays[name])
 

@@ -1,22 +1,30 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of a recorded MQL4GRec RQ-VAE: passes, gradients and optimiser steps.
+"""Checks of recorded tokenizer parts: RQ-VAE, Sinkhorn, rotation trick, repair.
 
-The record's names are those of `third_party/golden/README.md`. Gradients and steps come
-from the trainer's own compiled step.
+Gradients and optimizer steps of the RQ-VAE come from the trainer's own compiled step.
 """
 
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Float
 
-from rfrec.config import UserError
-from rfrec.parity import arrays as golden
-from rfrec.parity.arrays import Arrays, Check, exact, near
+from rfrec.codes import reassign
+from rfrec.parity.arrays import (
+    GRADIENT,
+    RUN,
+    Arrays,
+    Check,
+    Recorded,
+    exact,
+    near,
+    part,
+)
 from rfrec.tokenizer import (
     catalogue,
     codebooks,
@@ -24,70 +32,23 @@ from rfrec.tokenizer import (
     mql4grec,
     quantizer,
     rqvae,
+    sinkhorn,
     training,
 )
 from rfrec.train import loop, optim, partition
 from rfrec.train import state as train_state
 from rfrec.typing import PyTree
 
-# Level mean, residual stop and these are how the record was made.
+# Settings of the recorded model, with `residual_grad="stop"`.
 _OBJECTIVE = loss.Objective(beta=0.25, level_reduce="mean", recon_reduce="mean")
 _OPTIMIZER = optim.Optimizer(name="adamw", lr=1e-3, weight_decay=1e-4)
 
-_FIXED = (
-    *("x", "z", "nn/codes", "nn/x_q", "nn/rq_loss", "sk/codes", "sk/x_q", "sk/rq_loss"),
-    *("train/recon", "train/loss", "train/recon_loss", "train/rq_loss"),
-    *("steps/x", "steps/loss", "sk_epsilons", "num_emb_list", "layers"),
-)
 _DISTANCES = re.compile(r"nn/distances(?:[/_](\d+))?")
 
 
-class _Recorded(NamedTuple):
-    """A record, its weights in our layout and its model."""
-
-    arrays: Arrays
-    weights: mql4grec.Weights
-    arch: rqvae.Architecture
-
-
-def is_rqvae(arrays: Arrays) -> bool:
-    """Whether this is a record of MQL4GRec's RQ-VAE."""
-    return any(name.startswith("init/rq.") for name in arrays)
-
-
 def check_rqvae(arrays: Arrays) -> list[Check]:
-    """Runs all checks of a record."""
-    record = _understand(arrays)
-    return [*_passes(record), *_gradients(record), *_steps(record)]
-
-
-def _understand(arrays: Arrays) -> _Recorded:
-    """Refuses what does not fit together; sizes come from the weights."""
-    names = _part(arrays, "init")
-    distances = {name for name in arrays if _DISTANCES.fullmatch(name)}
-    needed = {f"{part}/{n}" for part in ("init", "grad", "final") for n in names}
-    golden.expect(arrays, needed.union(_FIXED), allowed=distances)
-    weights = mql4grec.read_state_dict(names)
-    if weights.batch_stats:
-        raise UserError("batch norms are not understood")
-    for name in names:
-        for part in ("grad", "final"):
-            golden.expect_shape(arrays, f"{part}/{name}", names[name].shape)
-    levels = len(weights.sizes)
-    golden.expect_shape(arrays, "sk_epsilons", (levels,))
-    for name, found in (("num_emb_list", weights.sizes), ("layers", weights.hidden)):
-        if tuple(arrays[name].ravel().tolist()) != found:
-            said = arrays[name].tolist()
-            raise UserError(f"array {name!r} is {said}, but the weights give {found}")
-    # Levels of different sizes the reference cannot stack.
-    if not distances and len(set(weights.sizes)) == 1:
-        raise UserError("array 'nn/distances' is missing")
-    golden.expect_shape(arrays, "x", (None, weights.input_width))
-    golden.expect_shape(arrays, "steps/x", (None, None, weights.input_width))
-    golden.expect_shape(arrays, "steps/loss", (len(arrays["steps/x"]), 3))
-    for name in ("nn/codes", "sk/codes"):
-        golden.expect_shape(arrays, name, (len(arrays["x"]), levels))
-        golden.expect_codes(arrays, name, weights.sizes)
+    """Checks passes, gradients and optimizer steps of an RQ-VAE."""
+    weights = mql4grec.read_state_dict(part(arrays, "init"))
     quantization = quantizer.Quantization(
         sizes=weights.sizes,
         residual_grad="stop",
@@ -100,22 +61,15 @@ def _understand(arrays: Arrays) -> _Recorded:
         latent_width=weights.latent_width,
         quantization=quantization,
     )
-    return _Recorded(arrays, weights, arch)
+    record = Recorded(arrays, arch, weights.params)
+    return [*_passes(record), *_gradients(record), *_steps(record)]
 
 
-def _part(arrays: Arrays, part: str) -> dict[str, np.ndarray]:
-    """Returns the parameters, or what belongs to them, under a prefix."""
-    prefix = f"{part}/"
-    return {
-        n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)
-    }
-
-
-def _passes(record: _Recorded) -> list[Check]:
+def _passes(record: Recorded) -> list[Check]:
     """Checks a pass with nearest codes and one in training mode."""
     arrays, model = record.arrays, rqvae.RQVAE(record.arch)
     x = arrays["x"].astype(np.float32)
-    variables = {"params": record.weights.params}
+    variables = {"params": record.params}
 
     def run(training: bool) -> tuple[rqvae.Output, loss.Losses]:
         def forward(variables, x):
@@ -145,57 +99,54 @@ def _passes(record: _Recorded) -> list[Check]:
     ]
 
 
-def _distances(record: _Recorded, quantized: quantizer.Quantized) -> list[Check]:
+def _distances(record: Recorded, quantized: quantizer.Quantized) -> list[Check]:
     """Checks the distances to the codes of every level.
 
-    They are recorded for all levels in one array [B, Q, K], padded where levels differ
-    in size, or for each level apart.
+    They are recorded in one array [B, Q, K], padded where levels differ in size, or in
+    one array for each level.
     """
-    arrays, sizes = record.arrays, record.weights.sizes
+    arrays, sizes = record.arrays, record.arch.quantization.sizes
     levels = jax.vmap(
         jax.vmap(quantizer.code_distances, (0, None, None)), (1, 0, None), 1
-    )(quantized.residuals, record.weights.params["codebook"], "l2")
+    )(quantized.residuals, record.params["codebook"], "l2")
     checks = []
     for match in filter(None, map(_DISTANCES.fullmatch, arrays)):
-        name, level, rows = match[0], match[1], len(arrays["x"])
+        name, level = match[0], match[1]
         if level is not None:
-            if int(level) >= len(sizes):
-                raise UserError(f"array {name!r}: there are {len(sizes)} levels")
             ours = levels[:, int(level), : sizes[int(level)]]
             checks.append(near(name, ours, arrays[name]))
             continue
-        golden.expect_shape(arrays, name, (rows, len(sizes), max(sizes)))
         real = np.arange(max(sizes)) < np.array(sizes)[:, None]
         checks.append(near(name, np.asarray(levels)[:, real], arrays[name][:, real]))
     return checks
 
 
-def _gradients(record: _Recorded) -> list[Check]:
+def _gradients(record: Recorded) -> list[Check]:
     """Checks the gradient of every parameter in one training step."""
-    # This optimiser's state is the last gradient.
+    # The state of this optimizer is the last gradient.
     keep = optax.trace(decay=0.0)
     state, _ = _train(record, record.arrays["x"][None], keep)
-    return _compare_parameters(record, "grad", state.opt_state.trace, golden.GRADIENT)
+    return _compare_parameters(record, "grad", state.opt_state.trace, GRADIENT)
 
 
-def _steps(record: _Recorded) -> list[Check]:
-    """Checks the losses before each optimiser step, and the weights after the last."""
+def _steps(record: Recorded) -> list[Check]:
+    """Checks the losses before each optimizer step, and the weights after the last."""
     batches, recorded = record.arrays["steps/x"], record.arrays["steps/loss"]
     optimizer = optim.build(_OPTIMIZER, len(batches))
     state, losses = _train(record, batches, optimizer)
     checks = [
-        near(f"steps/loss {name}", ours, recorded[:, column], golden.RUN)
+        near(f"steps/loss {name}", ours, recorded[:, column], RUN)
         for column, (name, ours) in enumerate(losses._asdict().items())
     ]
-    return checks + _compare_parameters(record, "final", state.params, golden.RUN)
+    return checks + _compare_parameters(record, "final", state.params, RUN)
 
 
 def _train(
-    record: _Recorded,
+    record: Recorded,
     batches: Float[np.ndarray, "S B D"],
     optimizer: optax.GradientTransformation,
 ) -> tuple[train_state.TrainState, loss.Losses]:
-    """Does a step on each batch; returns the last state and the losses on the host."""
+    """Trains one step on each batch; returns the last state and all losses."""
     steps, size, width = batches.shape
     rows = np.arange(steps * size, dtype=np.int32).reshape(steps, size)
     trainer = training.Trainer(
@@ -215,7 +166,7 @@ def _train(
         ),
     )
     state = train_state.create(
-        params=record.weights.params, model_state={}, optimizer=optimizer, seed=0
+        params=record.params, model_state={}, optimizer=optimizer, seed=0
     )
     engine = trainer.engine
     state, losses = trainer.compile_steps(frozen=False)(
@@ -228,14 +179,14 @@ def _train(
 
 
 def _compare_parameters(
-    record: _Recorded, part: str, ours: PyTree, tolerance: float
+    record: Recorded, name: str, ours: PyTree, tolerance: float
 ) -> list[Check]:
-    recorded = mql4grec.read_state_dict(_part(record.arrays, part)).params
-    sizes = record.weights.sizes
+    recorded = mql4grec.read_state_dict(part(record.arrays, name)).params
+    sizes = record.arch.quantization.sizes
     pairs = zip(_leaves(ours, sizes), _leaves(recorded, sizes), strict=True)
     return [
-        near(f"{part}/{name}", array, wanted, tolerance)
-        for (name, array), (_, wanted) in pairs
+        near(f"{name}/{path}", array, wanted, tolerance)
+        for (path, array), (_, wanted) in pairs
     ]
 
 
@@ -251,3 +202,44 @@ def _leaves(params: PyTree, sizes: tuple[int, ...]) -> list[tuple[str, np.ndarra
     return leaves + [
         (f"codebook/{i}", np.asarray(b[:k])) for i, (b, k) in enumerate(books)
     ]
+
+
+def check_sinkhorn(arrays: Arrays) -> list[Check]:
+    """Checks centring and plans in float64, assignments in float32 as in training."""
+    plans = {
+        name: float(name.removeprefix("Q_eps"))
+        for name in arrays
+        if name.startswith("Q_eps")
+    }
+    d, centered = (arrays[name].astype(np.float64) for name in ("d", "centered"))
+    with jax.enable_x64(True):
+        checks = [near("centered", jax.jit(sinkhorn.center)(d), centered)]
+        plan = jax.jit(sinkhorn.plan, static_argnames="epsilon")
+        for name, epsilon in plans.items():
+            ours = plan(centered, epsilon=epsilon)
+            checks.append(near(f"{name} plan", ours, arrays[name]))
+    assign = jax.jit(sinkhorn.assign)
+    for name, epsilon in plans.items():
+        codes = assign(d.astype(np.float32), epsilon=np.float32(epsilon))
+        best = np.argmax(arrays[name], axis=1)
+        checks.append(exact(f"{name} assignment", codes, best))
+    return checks
+
+
+def check_rotation(arrays: Arrays) -> list[Check]:
+    """Checks output and gradient of the rotation-trick estimator."""
+    x, code, cotangent = (
+        jnp.asarray(arrays[name], jnp.float32) for name in ("x", "code", "cotangent")
+    )
+    out, pull = jax.vjp(lambda x: jax.vmap(quantizer.rotate)(x, code), x)
+    return [
+        near("out", out, arrays["out"]),
+        near("grad_x", pull(cotangent)[0], arrays["grad_x"], GRADIENT),
+    ]
+
+
+def check_repair(arrays: Arrays) -> list[Check]:
+    """Checks MQL4GRec's repair of codes."""
+    before = arrays["codes_before"].astype(np.int64)
+    codes = reassign.reassign(before, arrays["distances"])
+    return [exact("codes_after", codes, arrays["codes_after"])]

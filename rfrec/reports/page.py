@@ -26,7 +26,7 @@ from rfrec.codes import table
 from rfrec.config import UserError
 from rfrec.reports import examples as html_items
 from rfrec.reports import figures as plotting
-from rfrec.reports import graph_drawing, run_figures
+from rfrec.reports import graph_drawing, published, run_figures
 from rfrec.reports import sections as html_content
 from rfrec.reports.sections import Picture, Report, Section, Table
 
@@ -154,7 +154,7 @@ def sections(config: ConfigDict, workdir: Path) -> tuple[str, list[Section]]:
     else:
         parts.append(html_content.metrics(report))
     numbers = Path(config.reference_numbers).expanduser()
-    parts.append(html_content.published(numbers, report))
+    parts.append(published.section(numbers, report))
     if kind not in ("rqvae", "t5"):
         parts.append(examples(config, run, report))
     parts += drawn(workdir / "plots")
