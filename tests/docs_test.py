@@ -23,7 +23,7 @@ LINKED += [*sorted((ROOT / "results").glob("*.md")), ROOT / "launch" / "README.m
 LINKED += [ROOT / "third_party" / "README.md"]
 # Blocks of a code language, of the shell (no language) and of plain text.
 BLOCK = re.compile(
-    r"(?:^<!-- needs data: (?P<data>.+) -->\n)?"
+    r"(?:^<!-- needs data: (?P<data>[^\n]+) -->\n)?"
     r"^```(?P<language>\w*)\n(?P<code>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
@@ -115,6 +115,16 @@ def test_every_command_has_a_section_with_an_example():
     assert {name for name, _ in sections} == names
     for name, text in sections:
         assert f"python -m rfrec.launch.{name}" in text
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_every_block_is_seen(path):
+    text = path.read_text(encoding="utf-8")
+    fences = len(re.findall(r"^```", text, re.MULTILINE))
+    assert fences == 2 * len(list(BLOCK.finditer(text)))
+    assert "```" not in re.sub(r"^```", "", text, flags=re.MULTILINE)
+    marked = [block for block in BLOCK.finditer(text) if block["data"]]
+    assert len(marked) == text.count("<!-- needs data")
 
 
 def rows_of_tables(page: str):
