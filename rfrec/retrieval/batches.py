@@ -1,9 +1,9 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Tables and rows of examples in; batches of tokens for the T5 out, inside jit.
+"""Builds batches of tokens for the T5 from tables and rows of examples, inside jit.
 
-`Tables` (codes as tokens, prompts, flat items) reach the device once. An example is
-four integers; `batch` looks up and lays out its tokens inside the compiled step:
+`Tables` (codes as tokens, prompts, flat items) are copied to the device once. An
+example is four integers; `batch` looks up its tokens inside the compiled step:
 
     [user] (prompt, codes of the history) per source modality, end, padding
 """
@@ -19,13 +19,13 @@ from rfrec.retrieval import vocab
 
 
 class Examples(NamedTuple):
-    """Training pairs: rows of `Tables` and stretches of its flat items.
+    """Training pairs: rows of `Tables` and ranges of its flat items.
 
     Attributes:
-      task: row of the task tables, see `tasks.task_rows`.
-      start: first position in the flat items.
-      length: items in the history.
-      target: item row; `sequences.NO_ITEM` when there is none (serving).
+      task: Row of the task tables, see `tasks.task_rows`.
+      start: First position in the flat items.
+      length: Items in the history.
+      target: Item row; `sequences.NO_ITEM` when there is none (serving).
     """
 
     task: Int32[np.ndarray | Array, "P"]
@@ -35,7 +35,7 @@ class Examples(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """What examples point into; arrays only, so that it passes through jit.
+    """Arrays that examples refer to; arrays only, so that it passes through jit.
 
     Attributes:
       items: [E + N] flat items of all histories, then each item once.
@@ -43,12 +43,12 @@ class Tables(NamedTuple):
         fewer levels, or an item no codes.
       levels: [M] codes of an item.
       prompts: [T, G, P] prompt of each segment, padding where there is none.
-      segments: [T, G] modality of each segment; -1: no such segment.
+      segments: [T, G] modality of each segment; -1 where there is none.
       target: [T] modality of the target.
       weight: [T] weight of the loss.
       separator: [1] token after each item of a history, or no entry.
-      users: [E + N] user token of each place, or no entry.
-      end: [1] the end token of labels, or no entry.
+      users: [E + N] user token of each flat item, or no entry.
+      end: [1] end token of labels, or no entry.
     """
 
     items: Int32[np.ndarray | Array, "F"]
@@ -64,13 +64,13 @@ class Tables(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Input and answer of the T5.
+    """Input and labels of the T5.
 
     Attributes:
-      tokens: encoder input, padding on the right.
-      labels: codes of the target, then the end if the form has one; padding counts
-        for nothing.
-      weights: of each example in the loss.
+      tokens: Encoder input, padding on the right.
+      labels: Codes of the target, then the end token if the form has one; padding is
+        ignored.
+      weights: Weight of each example in the loss.
     """
 
     tokens: Int32[Array, "B W"]
@@ -90,7 +90,7 @@ def slots(tables: Tables, examples: Examples) -> Int32[np.ndarray, "P"]:
 
 
 def width(tables: Tables, history: int) -> int:
-    """Returns the tokens of encoder input that `batch` makes for a bucket."""
+    """Returns the number of encoder tokens of `batch` for a bucket."""
     front = tables.users.shape[0] > 0
     prompts = tables.prompts.shape[1] * tables.prompts.shape[2]
     item = tables.tokens.shape[2] + tables.separator.shape[0]
@@ -101,13 +101,13 @@ def batch(tables: Tables, examples: Examples, history: int) -> Batch:
     """Lays out the tokens of a batch; for use inside jit.
 
     Args:
-      tables: on the device.
+      tables: On the device.
       examples: [B] each.
-      history: bucket: no example has more `slots`. Static.
+      history: Length bucket: no example has more `slots`. Static.
 
     Returns:
       `width(tables, history)` columns of input; as many labels as the modality with
-      most levels has, and the end.
+      the most levels has, and the end token.
     """
     position = jnp.arange(width(tables, history), dtype=jnp.int32)[None, :]
     tokens = jnp.zeros((examples.task.shape[0], position.shape[1]), jnp.int32)
@@ -152,7 +152,7 @@ def _write_segment(
     place, level = jnp.divmod(offset, stride)
     items = jnp.asarray(tables.items)
     place = jnp.clip(examples.start[:, None] + place, 0, items.shape[0] - 1)
-    # Outside the segment this is the token of any item; `inside` drops it.
+    # Outside the segment this is the token of an arbitrary item; `inside` masks it.
     last = tables.tokens.shape[2] - 1
     code = jnp.asarray(tables.tokens)[modality, items[place], jnp.minimum(level, last)]
     token = code
@@ -188,19 +188,21 @@ def encode_histories(
     """Lays out the encoder input of given histories (serving); for use inside jit.
 
     Args:
-      tables: on the device; their flat items are not used.
-      histories: item rows, oldest first; what lies behind `lengths` is not read. See
+      tables: On the device; their flat items are not used.
+      histories: Item rows, oldest first; entries beyond `lengths` are ignored. See
         `sequences.padded_histories`.
-      lengths: items of each, at least 1.
-      users: user tokens, `Vocabulary.user_tokens`, if the tables have users.
-      history: bucket, as of `batch`. Static.
-      row: of the task tables. Static.
+      lengths: Number of items of each history, at least 1.
+      users: User tokens, `Vocabulary.user_tokens`, if the tables have users.
+      history: Bucket, as of `batch`. Static.
+      row: Row of the task tables. Static.
 
     Raises:
-      ValueError: users are missing, or given without need.
+      ValueError: User tokens are missing, or the tables have none.
     """
     if (users is not None) != (tables.users.shape[0] > 0):
-        raise ValueError("give users exactly if the tables hold user tokens")
+        raise ValueError(
+            "users are required if the tables have user tokens, and only then"
+        )
     count, most = histories.shape
     own = jnp.zeros(0, jnp.int32) if users is None else jnp.repeat(users, most)
     here = tables._replace(items=histories.ravel(), users=own)

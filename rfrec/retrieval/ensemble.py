@@ -1,10 +1,9 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Two ranked lists for each user in, one out.
+"""Merges two ranked lists of each user, for example of text and of image beams.
 
-Text and image beams are the case in mind; any two systems over one catalogue will do.
-All rules work on the union of both lists, whose rows hold the first list's items and
-then those that only the second has. Entries beyond the end of a list are -1.
+All rules work on the union of both lists: the items of the first list, then those that
+only the second list has. Entries beyond the end of a list are -1.
 """
 
 from collections.abc import Sequence
@@ -16,13 +15,14 @@ from jaxtyping import Bool, Float, Int
 from rfrec.config import UserError
 from rfrec.evaluation import metrics
 from rfrec.evaluation.ranking import NEG, Lists
+from rfrec.retrieval.lists import repeated
 
 # The constant of Cormack, Clarke & Buettcher 2009.
 RRF_CONSTANT = 60.0
 
 
 class United(NamedTuple):
-    """The items of either list, and where each list has them.
+    """The items of both lists, with their ranks and scores in each.
 
     Attributes:
       items: -1 where there is none.
@@ -45,9 +45,9 @@ class Choice(NamedTuple):
 
     Attributes:
       alpha: Weight of the first list.
-      value: Of the metric, averaged over users.
-      alphas: That were tried.
-      values: Of the metric, one for each.
+      value: Metric for that weight, averaged over users.
+      alphas: Weights that were compared.
+      values: Metric for each weight.
     """
 
     alpha: float
@@ -59,17 +59,17 @@ class Choice(NamedTuple):
 def unite(first: Lists, second: Lists) -> United:
     """Joins the lists of each user, an item once.
 
-    Of an item that a list holds twice, the better rank counts.
+    If a list contains an item twice, the better rank counts.
 
     Raises:
-      UserError: The lists are of different numbers of users.
+      UserError: The lists have different numbers of users.
     """
     if len(first.items) != len(second.items):
         raise UserError(
-            f"an ensemble of lists of {len(first.items)} and {len(second.items)} users:"
+            f"an ensemble of lists of {len(first.items)} and {len(second.items)} users;"
             " both need the same users in the same order"
         )
-    a, b = (np.where(_repeated(x.items), -1, x.items) for x in (first, second))
+    a, b = (np.where(repeated(x.items), -1, x.items) for x in (first, second))
     equal = (a[:, :, None] == b[:, None, :]) & (a >= 0)[:, :, None]
     where_b = np.where(equal.any(axis=2), np.argmax(equal, axis=2), -1)
     only_b = np.where(equal.any(axis=1), -1, b)
@@ -90,17 +90,6 @@ def unite(first: Lists, second: Lists) -> United:
     return United(items, np.stack(scores).astype(np.float64), place + 1)
 
 
-def _repeated(items: Int[np.ndarray, "U K"]) -> Bool[np.ndarray, "U K"]:
-    """Marks items that the list holds at an earlier rank."""
-    order = np.argsort(items, axis=1, kind="stable")
-    ordered = np.take_along_axis(items, order, axis=1)
-    same = np.zeros(items.shape, bool)
-    same[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
-    result = np.empty_like(same)
-    np.put_along_axis(result, order, same, axis=1)
-    return result
-
-
 def _ranked(
     items: Int[np.ndarray, "U W"],
     scores: Float[np.ndarray, "U W"],
@@ -119,7 +108,7 @@ def _ranked(
 def mql4grec(first: Lists, second: Lists, *, keep: int = 20) -> Lists:
     """Merges as MQL4GRec does: agreement comes first.
 
-    An item of both lists gets the mean of its scores plus 1, which lifts it above all
+    An item of both lists gets the mean of its scores plus 1, which ranks it above all
     others as long as scores are mean log-probabilities close to each other; an item
     of one list keeps its score (Zhai et al. 2025).
 
@@ -137,9 +126,9 @@ def mql4grec(first: Lists, second: Lists, *, keep: int = 20) -> Lists:
 def weighted(first: Lists, second: Lists, alpha: float, *, keep: int = 20) -> Lists:
     """Merges by `alpha * first + (1 - alpha) * second`.
 
-    An item missing from a list gets the lowest score of that user's list, the most it
-    can have had; among equals the one that the weightier lists hold comes first, so
-    that alpha 1 begins with the first list and alpha 0 with the second.
+    An item missing from a list gets the lowest score of that user's list, an upper
+    bound of its score. Ties are broken in favour of items in the list with the larger
+    weight, so that alpha 1 begins with the first list and alpha 0 with the second.
 
     Args:
       first: Lists with scores.
@@ -173,21 +162,21 @@ def choose_alpha(
     metric: str = "ndcg@10",
     keep: int = 20,
 ) -> Choice:
-    """Picks the weight of `weighted` that is best on validation lists.
+    """Chooses the weight of `weighted` that is best on validation lists.
 
     Args:
       first: Lists of the validation users.
       second: Lists of the same users.
       targets: Validation item of each user, never the test item.
-      alphas: To try; of equally good ones the closest to 1/2 is taken.
-      metric: As of `metrics.per_user`.
+      alphas: Weights to compare; of equally good ones, the closest to 1/2 is chosen.
+      metric: Metric of `metrics.per_user`.
       keep: Length of the merged lists.
     """
     union = unite(first, second)
     values = []
     for alpha in alphas:
-        found = metrics.match(_weighted(union, alpha, keep).items, targets)
-        values.append(float(np.nanmean(metrics.per_user(found, (metric,))[metric])))
+        matches = metrics.match(_weighted(union, alpha, keep).items, targets)
+        values.append(float(np.nanmean(metrics.per_user(matches, (metric,))[metric])))
     pairs = zip(values, alphas, strict=True)
     value, alpha = max(pairs, key=lambda pair: (pair[0], -abs(pair[1] - 0.5)))
     return Choice(alpha, value, tuple(alphas), tuple(values))
@@ -196,7 +185,7 @@ def choose_alpha(
 def reciprocal_ranks(
     first: Lists, second: Lists, *, constant: float = RRF_CONSTANT, keep: int = 20
 ) -> Lists:
-    """Merges by the sum of `1 / (constant + rank)` over the lists that hold an item.
+    """Merges by the sum of `1 / (constant + rank)` over the lists with an item.
 
     Reciprocal rank fusion (Cormack, Clarke & Buettcher 2009) needs no scores, so the
     two systems need not share a scale.
@@ -204,7 +193,7 @@ def reciprocal_ranks(
     Args:
       first: Lists; scores are not used.
       second: Lists; scores are not used.
-      constant: Above 0; a large one rewards agreement more than high ranks.
+      constant: Above 0; a large value rewards agreement more than high ranks.
       keep: Length of the merged lists.
     """
     union = unite(first, second)
@@ -218,19 +207,19 @@ def rescored(
     """Sorts the items of lists by another system's scores: a second stage.
 
     Args:
-      lists: The candidates.
-      scores: What the other system gives each of them; those of entries that are no
-        items mean nothing.
+      lists: Candidates.
+      scores: Scores of the candidates by the other system; arbitrary for missing
+        items.
       keep: Length of the lists.
     """
     return _ranked(lists.items, scores, keep)
 
 
 def standardized(lists: Lists) -> Lists:
-    """Gives the scores of each list mean 0 and deviation 1.
+    """Standardises the scores of each list to mean 0 and standard deviation 1.
 
-    So that a weight means the same for log-probabilities and for inner products. A list
-    of one item, or of equal scores, gets zeros.
+    A weight then means the same for log-probabilities and for inner products. A list of
+    one item, or of equal scores, gets zeros.
     """
     valid, scores = lists.valid, lists.scores.astype(np.float64)
     counts = np.maximum(valid.sum(axis=1, keepdims=True), 1)

@@ -1,10 +1,10 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Folders of Hugging Face T5 models: read into our parameters, written from them.
+"""Reads and writes folders of Hugging Face T5 models, without PyTorch.
 
-A folder holds `config.json`, `model.safetensors` (or the shards of
-`model.safetensors.index.json`) and the files of a tokenizer. PyTorch is not needed on
-either way. Linear layers are [out, in] there and [in, out] here.
+A folder contains `config.json`, `model.safetensors` (or the shards of
+`model.safetensors.index.json`) and the files of a tokenizer. The weights of linear
+layers are [out, in] in Hugging Face and [in, out] in rfrec.
 """
 
 import dataclasses
@@ -22,6 +22,7 @@ from flax import traverse_util
 from jax import numpy as jnp
 from safetensors import numpy as safetensors_numpy
 
+from rfrec import files
 from rfrec.config import UserError
 from rfrec.retrieval import hf_vocab, t5
 from rfrec.retrieval.vocab import Vocabulary
@@ -31,9 +32,9 @@ _CONFIG, _TENSORS = "config.json", "model.safetensors"
 _INDEX = f"{_TENSORS}.index.json"
 _SHARED, _HEAD = "shared.weight", "lm_head.weight"
 _COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-# Stored by early versions and read by none.
+# Written by early versions of transformers and never read.
 _UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
-# Our name and theirs of what an architecture is made of.
+# Names of the fields of an architecture in rfrec and in Hugging Face.
 _SIZES = {
     "vocab_size": "vocab_size",
     "d_model": "d_model",
@@ -46,8 +47,10 @@ _SIZES = {
     "relative_max_distance": "relative_attention_max_distance",
 }
 
-# Of keys that early versions did not write.
+# Values of keys that early versions of transformers did not write.
 _DEFAULTS = {"relative_buckets": 32, "relative_max_distance": 128}
+# What to do if a file of a folder cannot be read.
+_REMEDY = "use a folder that save_pretrained wrote"
 _GENERATION = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
 
 
@@ -59,27 +62,27 @@ class Weights(NamedTuple):
 
 
 def names(arch: t5.Architecture) -> dict[str, str]:
-    """Returns our name of every tensor, `/` between its parts, by its name there.
+    """Returns the parameter name in rfrec of every tensor of Hugging Face.
 
     Raises:
-      UserError: The model has a head for each level, which T5 lacks there.
+      UserError: The model has a head for each level, which the T5 there lacks.
     """
     if arch.level_heads:
         raise UserError(
-            "a model with a head for each level (TIGER's) has no Hugging Face form:"
+            "a model with a head for each level (TIGER's) has no Hugging Face form;"
             " train one without level heads"
         )
-    found = {_SHARED: "embedding"} | ({} if arch.tied else {_HEAD: "output"})
+    by_tensor = {_SHARED: "embedding"} | ({} if arch.tied else {_HEAD: "output"})
     for stack, count in (
         ("encoder", arch.num_layers),
         ("decoder", arch.num_decoder_layers),
     ):
         bias = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
-        found[bias] = f"{stack}/relative_bias"
-        found[f"{stack}.final_layer_norm.weight"] = f"{stack}/final_norm/scale"
+        by_tensor[bias] = f"{stack}/relative_bias"
+        by_tensor[f"{stack}.final_layer_norm.weight"] = f"{stack}/final_norm/scale"
         for i in range(count):
-            found |= _layer_names(arch, stack, i)
-    return found
+            by_tensor |= _layer_names(arch, stack, i)
+    return by_tensor
 
 
 def _layer_names(arch: t5.Architecture, stack: str, i: int) -> dict[str, str]:
@@ -89,14 +92,14 @@ def _layer_names(arch: t5.Architecture, stack: str, i: int) -> dict[str, str]:
     matrices = {"wi": "wi", "wo": "wo"}
     if arch.feed_forward == "gated-gelu":
         matrices = {"wi_0": "wi_gate", "wi_1": "wi", "wo": "wo"}
-    found = {}
+    by_tensor = {}
     for number, (theirs, ours) in enumerate(parts):
         there, here = f"{stack}.block.{i}.layer.{number}", f"{stack}/layers_{i}/{ours}"
         inside = matrices if ours == "feed_forward" else dict.fromkeys("qkvo")
         for name, own in inside.items():
-            found[f"{there}.{theirs}.{name}.weight"] = f"{here}/{own or name}"
-        found[f"{there}.layer_norm.weight"] = f"{here}_norm/scale"
-    return found
+            by_tensor[f"{there}.{theirs}.{name}.weight"] = f"{here}/{own or name}"
+        by_tensor[f"{there}.layer_norm.weight"] = f"{here}_norm/scale"
+    return by_tensor
 
 
 def _is_linear(name: str) -> bool:
@@ -104,7 +107,7 @@ def _is_linear(name: str) -> bool:
 
 
 def to_tensors(weights: Weights) -> dict[str, np.ndarray]:
-    """Returns the tensors under their names there; the embedding once.
+    """Returns the tensors by their names in Hugging Face, the embedding once.
 
     Raises:
       UserError: The model has a head for each level.
@@ -118,14 +121,15 @@ def to_tensors(weights: Weights) -> dict[str, np.ndarray]:
 
 
 def from_tensors(arch: t5.Architecture, tensors: Mapping[str, np.ndarray]) -> PyTree:
-    """Returns our parameters (or gradients, which have the same names and shapes).
+    """Returns parameters (or gradients, which have the same names and shapes).
 
     Args:
-      arch: Of the model.
-      tensors: By their names there; copies of the embedding may be among them.
+      arch: Shape of the model.
+      tensors: Tensors by their names in Hugging Face, possibly with copies of the
+        embedding.
 
     Raises:
-      UserError: A tensor is missing, unknown, of another shape, or no real numbers.
+      UserError: A tensor is missing, unknown, or has another shape or type.
     """
     wanted = names(arch)
     surplus = {*_COPIES, _UNUSED} | ({_HEAD} if arch.tied else set())
@@ -155,11 +159,11 @@ def architecture(config: Mapping[str, Any], *, tied: bool = True) -> t5.Architec
     """Returns the shape that a `config.json` describes.
 
     Args:
-      config: Its content.
+      config: Content of the file.
       tied: Whether the output is the embedding.
 
     Raises:
-      UserError: It is no T5's, or of a kind that is not built here; names the key.
+      UserError: The model is no T5, or of a kind that is not supported; names the key.
     """
     # A key without a value counts as missing.
     config = {name: value for name, value in config.items() if value is not None}
@@ -185,13 +189,13 @@ def architecture(config: Mapping[str, Any], *, tied: bool = True) -> t5.Architec
 
 
 def _check_kind(config: Mapping[str, Any]) -> None:
-    """Refuses other models, and a T5 that we have no layers or tokens for."""
+    """Refuses other models, and a T5 with unsupported layers or tokens."""
     if config.get("model_type") != "t5":
         raise UserError(f"model_type is {config.get('model_type')!r}: not a T5")
-    # A T5 starts its decoder with padding unless told otherwise.
+    # By default a T5 starts its decoder with padding.
     for name, needed in _GENERATION.items():
         if config.get(name, needed) not in (needed, [needed]):
-            raise UserError(f"{name} is {config[name]!r}: only {needed} is understood")
+            raise UserError(f"{name} is {config[name]!r}: only {needed} is supported")
     feed_forward = config.get("feed_forward_proj", "relu")
     if feed_forward not in ("relu", "gated-gelu"):
         raise UserError(
@@ -209,7 +213,7 @@ def to_config(arch: t5.Architecture) -> dict[str, Any]:
         "feed_forward_proj": arch.feed_forward,
         "dropout_rate": arch.dropout,
         "layer_norm_epsilon": arch.epsilon,
-        # Without it, readers do not scale the decoder's output either.
+        # Without this key, readers do not scale the decoder's output.
         "tie_word_embeddings": arch.tied,
         "scale_decoder_outputs": arch.tied,
         **_GENERATION,
@@ -221,11 +225,11 @@ def to_config(arch: t5.Architecture) -> dict[str, Any]:
 def build(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Weights:
     """Returns the model of a config and its tensors.
 
-    A tied output that is not scaled, and a free one that is, become a free one with the
-    same logits.
+    A tied output without scaling, and a free one with scaling, become a free output
+    with the same logits.
 
     Raises:
-      UserError: One of them is not understood, or they do not fit each other.
+      UserError: The config or a tensor is not supported, or they do not match.
     """
     tensors = dict(tensors)
     for name in _COPIES:
@@ -260,9 +264,9 @@ def read(folder: Path) -> Weights:
     """Reads a model.
 
     Raises:
-      UserError: A file is missing or damaged, or holds no T5 that fits.
+      UserError: A file is missing or damaged, or contains no supported T5.
     """
-    config = _read_json(folder / _CONFIG)
+    config = files.read_json(folder / _CONFIG, _REMEDY)
     tensors = _read_tensors(folder)
     try:
         return build(config, tensors)
@@ -271,41 +275,26 @@ def read(folder: Path) -> Weights:
 
 
 def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
-    files = [_TENSORS]
+    shard_files = [_TENSORS]
     if not (folder / _TENSORS).exists() and (folder / _INDEX).exists():
-        shards = _read_json(folder / _INDEX).get("weight_map")
+        shards = files.read_json(folder / _INDEX, _REMEDY).get("weight_map")
         if not isinstance(shards, dict) or not shards:
-            raise UserError(f"{folder / _INDEX} lists no shards: copy it again")
-        files = sorted({str(name) for name in shards.values()})
+            raise UserError(f"{folder / _INDEX} lists no shards; copy it again")
+        shard_files = sorted({str(name) for name in shards.values()})
     tensors = {}
-    for file in files:
+    for file in shard_files:
         path = folder / Path(file).name
         if not path.is_file():
             raise UserError(
-                f"{path} does not exist: save the model with save_pretrained, which"
+                f"{path} does not exist; save the model with save_pretrained, which"
                 " writes safetensors"
             )
         try:
             tensors |= safetensors_numpy.load_file(path)
         except (safetensors.SafetensorError, OSError, ValueError, TypeError) as error:
             reason = " ".join(str(error).split())[:120]
-            raise UserError(f"{path} is damaged ({reason}): copy it again") from error
+            raise UserError(f"{path} is damaged ({reason}); copy it again") from error
     return tensors
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error.strerror}): name a folder of a model that"
-            " save_pretrained wrote"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no JSON ({error}): copy it again") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is no JSON object: copy it again")
-    return content
 
 
 def write(
@@ -318,22 +307,22 @@ def write(
     """Writes a folder that `from_pretrained` loads, whole or not at all.
 
     Args:
-      folder: New, or empty.
-      weights: Of a model with one output over the vocabulary.
-      vocabulary: Of the model.
+      folder: New or empty folder.
+      weights: Model with one output over the vocabulary.
+      vocabulary: Vocabulary of the model.
       tokenizer_of: Folder of a model whose tokenizer files are copied; None writes
         those of the vocabulary.
 
     Raises:
-      UserError: The folder holds something, the model has a head for each level, or
-        the vocabulary is larger than its own.
+      UserError: The folder is not empty, the model has a head for each level, or the
+        vocabulary is larger than the model's.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} is there already: name a new folder")
+        raise UserError(f"{folder} is not empty; use a new folder")
     arch = weights.arch
     if vocabulary.size > arch.vocab_size:
         raise UserError(
-            f"the vocabulary has {vocabulary.size} tokens, the model {arch.vocab_size}:"
+            f"the vocabulary has {vocabulary.size} tokens, the model {arch.vocab_size};"
             " use the model's own"
         )
     tensors = to_tensors(weights)

@@ -1,9 +1,9 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The vocabulary of a Hugging Face folder: read from its tokenizer, written beside it.
+"""Reads the vocabulary of a Hugging Face folder from its tokenizer, and writes it.
 
-What a token means is in its string (`<a_12>`), so a folder of others needs no file of
-ours: its added tokens are read, and blocks are built that give each string its number.
+The string of a token (`<a_12>`) states its meaning. A folder that rfrec did not write
+therefore needs no `rfrec_vocab.json`: the blocks are derived from its added tokens.
 """
 
 import json
@@ -21,7 +21,7 @@ from rfrec.retrieval import vocab, vocab_files
 from rfrec.retrieval.vocab import Block, Vocabulary
 from rfrec.typing import PyTree
 
-# Our own vocab.json; that name means something else in a folder of a tokenizer.
+# The vocab.json of rfrec; that name has another meaning in a tokenizer's folder.
 FILE = "rfrec_vocab.json"
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -31,22 +31,22 @@ _TOKENIZER_FILES = (
     "spiece.model",
 )
 _STRING = re.compile(r"<([A-Za-z_0-9]+)_(0|[1-9][0-9]*)>")
-# More levels than any code has; longer words are names of prompts.
+# More levels than any code has; other words are names of prompts.
 _LEVELS = {table.level_prefix(level): level for level in range(64)}
 
 
 def write(
     folder: Path, vocabulary: Vocabulary, *, copied_from: Path | None = None
 ) -> None:
-    """Writes the files of a tokenizer, and ours.
+    """Writes the files of a tokenizer, and the vocabulary.
 
     Args:
-      folder: Where to.
-      vocabulary: Of the model.
-      copied_from: Folder whose tokenizer files are taken instead.
+      folder: Folder to write to.
+      vocabulary: Vocabulary of the model.
+      copied_from: Folder whose tokenizer files are copied instead.
 
     Raises:
-      UserError: That folder has none, or its tokens are not those of the vocabulary.
+      UserError: That folder has no tokenizer, or one with other tokens.
     """
     vocab_files.write(vocabulary, folder / FILE)
     if copied_from is None:
@@ -59,14 +59,14 @@ def write(
 
 
 def read(folder: Path) -> Vocabulary:
-    """Finds the vocabulary of a folder.
+    """Reads the vocabulary of a folder.
 
-    Code tokens that came in two goes (`<a_0>` ... before a first training, `<A_0>` ...
-    before a second) are understood; prompts of the T5 layout are ordinary pieces, which
-    nothing marks: grow the vocabulary by them.
+    Code tokens may have been added in two steps (`<a_0>` ... before a first training,
+    `<A_0>` ... before a second). Prompts of the T5 layout are ordinary pieces that
+    nothing marks: extend the vocabulary by them.
 
     Raises:
-      UserError: There is no tokenizer, or its code tokens are not laid out as ours.
+      UserError: There is no tokenizer, or its code tokens have another order.
     """
     if (folder / FILE).is_file():
         return vocab_files.read(folder / FILE)
@@ -80,7 +80,7 @@ def read(folder: Path) -> Vocabulary:
         if not _differing(vocabulary, strings):
             return vocabulary
     _check_strings(candidates[0], strings, folder)
-    raise AssertionError("the first candidate was refused a moment ago")
+    raise AssertionError("the first candidate differs")
 
 
 def _groups(strings: Mapping[str, int]) -> dict[str, list[int]]:
@@ -109,25 +109,25 @@ def _compact(groups: Mapping[str, list[int]]) -> Vocabulary:
 
 
 def _t5_candidates(groups: Mapping[str, list[int]]) -> Iterator[Vocabulary]:
-    """Yields vocabularies whose codes came in one go, or one modality after the other.
+    """Yields vocabularies whose codes were added together, or in two steps.
 
-    The likeliest is first: what differs from it is what a message names.
+    The most likely one is first: error messages refer to it.
     """
     codes: dict[str, list[int]] = {"text": [], "image": []}
     for prefix, level in _LEVELS.items():
         for modality, word in (("text", prefix), ("image", prefix.upper())):
             if word in groups and len(codes[modality]) == level:
                 codes[modality].append(len(groups[word]))
-    found = {modality: sizes for modality, sizes in codes.items() if sizes}
-    yield vocab.build(found, layout="t5")
-    if len(found) == 2:
+    known = {modality: sizes for modality, sizes in codes.items() if sizes}
+    yield vocab.build(known, layout="t5")
+    if len(known) == 2:
         for first, second in (("text", "image"), ("image", "text")):
-            start = vocab.build({first: found[first]}, layout="t5")
-            yield vocab.grow(start, {second: found[second]})
+            start = vocab.build({first: known[first]}, layout="t5")
+            yield vocab.grow(start, {second: known[second]})
 
 
 def _differing(vocabulary: Vocabulary, strings: Mapping[str, int]) -> list[str]:
-    """Returns the code tokens and others of ours that have another number there."""
+    """Returns the strings whose number differs from that in a tokenizer."""
     wanted = {
         string: int(token)
         for block in vocabulary.blocks
@@ -141,20 +141,20 @@ def _check_strings(
     vocabulary: Vocabulary, strings: Mapping[str, int], folder: Path
 ) -> None:
     for name in _differing(vocabulary, strings):
-        found = f"is token {strings[name]}" if name in strings else "is missing"
+        state = f"is token {strings[name]}" if name in strings else "is missing"
         raise UserError(
-            f"{folder}: {name} {found} in its tokenizer, in the order of this"
-            f" vocabulary ({vocabulary.layout} layout) it stands elsewhere"
+            f"{folder}: {name} {state} in its tokenizer; the order of this vocabulary"
+            f" ({vocabulary.layout} layout) is different"
         )
 
 
 def _strings(folder: Path) -> dict[str, int]:
     """Reads the numbers of a tokenizer's strings, from any of the files it may have."""
     strings: dict[str, int] = {}
-    found = [name for name in _TOKENIZER_FILES if (folder / name).is_file()]
-    if not found:
-        raise UserError(f"{folder} has no tokenizer: copy the files of its tokenizer")
-    for name in found:
+    names = [name for name in _TOKENIZER_FILES if (folder / name).is_file()]
+    if not names:
+        raise UserError(f"{folder} has no tokenizer; copy the files of its tokenizer")
+    for name in names:
         if not name.endswith(".json"):
             continue
         try:
@@ -185,34 +185,34 @@ def _entries(name: str, content: Any) -> Iterable[tuple[str, int]]:
 def move_rows(
     params: PyTree, source: Vocabulary, target: Vocabulary, base: PyTree
 ) -> PyTree:
-    """Returns a model with another vocabulary: only rows of tokens move.
+    """Returns a model with another vocabulary; rows of tokens are moved.
 
     Args:
-      params: Of a model of the vocabulary `source`.
-      source: Where tokens are.
-      target: Where they go.
-      base: Parameters of a model of `target`, of the same shape otherwise; it keeps
-        the rows of tokens that `source` lacks.
+      params: Parameters of a model with the vocabulary `source`.
+      source: Vocabulary of the parameters.
+      target: Vocabulary of the result.
+      base: Parameters of a model with the vocabulary `target` and otherwise the same
+        shape; rows of tokens that `source` lacks are taken from it.
 
     Raises:
-      UserError: A block is missing in the target, or of another size.
+      UserError: A block is missing in the target, or has another size.
     """
-    theirs, ours = [[vocab.PAD, vocab.END]], [[vocab.PAD, vocab.END]]
+    from_rows, to_rows = [[vocab.PAD, vocab.END]], [[vocab.PAD, vocab.END]]
     for block in source.blocks:
-        there = target.find(*block.key)
-        if there is None or there.size != block.size:
-            size = 0 if there is None else there.size
+        other = target.find(*block.key)
+        if other is None or other.size != block.size:
+            size = 0 if other is None else other.size
             raise UserError(
                 f"block '{block.label}' has {block.size} tokens, the other vocabulary"
-                f" {size}: use one with the same codes and prompts"
+                f" {size}; use one with the same codes and prompts"
             )
-        theirs.append(source.tokens(block).tolist())
-        ours.append(target.tokens(there).tolist())
-    rows, places = np.concatenate(theirs), np.concatenate(ours)
+        from_rows.append(source.tokens(block).tolist())
+        to_rows.append(target.tokens(other).tolist())
+    rows, new_rows = np.concatenate(from_rows), np.concatenate(to_rows)
     moved = {}
     for name in ("embedding", "output"):
         if name in params:
             array = np.array(base[name], np.float32)
-            array[places] = np.asarray(params[name])[rows]
+            array[new_rows] = np.asarray(params[name])[rows]
             moved[name] = array
     return {**params, **moved}

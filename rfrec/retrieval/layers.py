@@ -2,9 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The layers of a T5 (Raffel et al. 2020), as `transformers` computes them.
 
-Rows of the residual stream flow in and out. A decoder layer runs all positions at once
-in training; in a search it runs the beams of one level, each reading the memory of its
-own ancestors.
+In training, a decoder layer runs all positions at once. In a search, it runs the beams
+of one level, each of which attends to its own ancestors.
 """
 
 import dataclasses
@@ -23,8 +22,7 @@ from rfrec.dropout import dropout
 from rfrec.train.matmul import matmul
 from rfrec.typing import PyTree
 
-# Added to the scores of keys that must not be seen; logits beyond a level's size.
-NEG = -1e9
+# Added to the scores of masked keys; also the logits beyond a level's size.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,23 +30,24 @@ class Architecture:
     """Shape of a T5; the defaults are MQL4GRec's.
 
     Attributes:
-      vocab_size: Tokens; 0 is padding and the start of the decoder.
+      vocab_size: Number of tokens; 0 is padding and the start of the decoder.
       d_model: Width of the residual stream.
       d_ff: Width of the feed-forward layers.
       d_kv: Width of one attention head.
       num_heads: Attention heads.
-      num_layers: Of the encoder.
-      num_decoder_layers: Of the decoder.
+      num_layers: Layers of the encoder.
+      num_decoder_layers: Layers of the decoder.
       feed_forward: `relu` (T5) or `gated-gelu` (T5 1.1).
-      dropout: Rate.
+      dropout: Dropout rate.
       tied: Whether logits come from the embedding, scaled by d_model^-1/2.
-      relative_buckets: Of relative positions.
-      relative_max_distance: From which on all share the last bucket.
-      epsilon: Of the norms.
-      level_heads: Codes of each level, if every level has a head of its own (TIGER);
-        () for one output over the vocabulary.
-      remat: Whether layers are computed again in the backward pass, to save memory.
-      dtype: Of the computation; parameters, softmax, norms and logits are float32.
+      relative_buckets: Buckets of relative positions.
+      relative_max_distance: Distance from which on all share the last bucket.
+      epsilon: Added to the mean square in norms.
+      level_heads: Codes of each level, if every level has an output head (TIGER); ()
+        for one output over the vocabulary.
+      remat: Whether layers are recomputed in the backward pass to save memory.
+      dtype: Data type of the computation; parameters, softmax, norms and logits are
+        float32.
     """
 
     vocab_size: int
@@ -70,10 +69,7 @@ class Architecture:
 
 
 class Memory(NamedTuple):
-    """Keys and values of one attention layer, one row for each position.
-
-    Both are [B H P d_kv].
-    """
+    """Keys and values of one attention layer, [B, H, P, d_kv] each."""
 
     keys: PyTree
     values: PyTree
@@ -82,12 +78,13 @@ class Memory(NamedTuple):
 def relative_bucket(
     distance: Int[np.ndarray, "..."], *, bidirectional: bool, buckets: int, most: int
 ) -> Int[np.ndarray, "..."]:
-    """Numbers relative positions: exactly when near, logarithmically when far.
+    """Returns buckets of relative positions: exact when near, logarithmic when far.
 
     Args:
       distance: Key position minus query position.
-      bidirectional: Whether the future has half of the buckets; else it shares 0.
-      buckets: In all.
+      bidirectional: Whether the future has half of the buckets; otherwise it shares
+        bucket 0.
+      buckets: Number of buckets.
       most: Distance from which on all share the last bucket.
     """
     start = np.zeros_like(distance)
@@ -159,7 +156,7 @@ class Attention(nn.Module):
     def setup(self):
         a = self.arch
         inner = a.num_heads * a.d_kv
-        # The scores are not divided by the root of d_kv: the start of q is.
+        # The initial q is divided by the root of d_kv, instead of the scores.
         query, other = (a.d_model * a.d_kv) ** -0.5, a.d_model**-0.5
         shape, axes = (a.d_model, inner), ("embed", "heads")
         self.q = _matrix(self, "q", shape, query, axes)
@@ -176,14 +173,14 @@ class Attention(nn.Module):
         return Memory(self._heads(matmul(x, self.k)), self._heads(matmul(x, self.v)))
 
     def __call__(self, x: Float[Array, "B W D"], memory: Memory, bias, keys, site: int):
-        """Lets rows attend to remembered positions.
+        """Returns the attention of rows to stored positions.
 
         Args:
-          x: Rows.
-          memory: P positions.
+          x: Rows of the residual stream.
+          memory: Keys and values of P positions.
           bias: Added to the scores, broadcast to [B H W P].
-          keys: Of dropout on the weights.
-          site: Of that dropout.
+          keys: Random keys of dropout on the attention weights.
+          site: Number of that dropout.
         """
         query = self._heads(matmul(x, self.q))
         scores = jnp.einsum("bhwd,bhpd->bhwp", query, memory.keys)
@@ -193,19 +190,19 @@ class Attention(nn.Module):
         return self._join(jnp.einsum("bhwp,bhpd->bhwd", weights, memory.values))
 
     def along(self, x: Float[Array, "B W D"], path: Sequence[Memory], bias):
-        """Lets each row attend to positions of its own, one of each memory.
+        """Returns the attention of each row to positions of its own.
 
         Args:
-          x: Rows.
-          path: For each position one key and one value a row, [B H W d_kv].
+          x: Rows of the residual stream.
+          path: For each position, one key and one value per row, [B H W d_kv].
           bias: Added to the scores, [1 H 1 P].
         """
         query = self._heads(matmul(x, self.q))
-        # One query a key: products and sums, which need no copies as matrices would.
-        scores = [jnp.sum(query * place.keys, axis=-1) for place in path]
+        # One query per key: products and sums need no copies, unlike matrix products.
+        scores = [jnp.sum(query * memory.keys, axis=-1) for memory in path]
         scores = jnp.asarray(jnp.stack(scores, axis=-1), jnp.float32) + bias
         weights = jnp.asarray(jax.nn.softmax(scores, axis=-1), self.arch.dtype)
-        parts = [weights[..., i, None] * place.values for i, place in enumerate(path)]
+        parts = [weights[..., i, None] * m.values for i, m in enumerate(path)]
         return self._join(functools.reduce(jnp.add, parts))
 
     def _join(self, mixed: Float[Array, "B H W d"]) -> Float[Array, "B W D"]:
@@ -214,7 +211,7 @@ class Attention(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention and feed-forward, each behind a norm."""
+    """Self-attention and feed-forward, each after a norm."""
 
     arch: Architecture
     site: int
@@ -264,7 +261,7 @@ class DecoderLayer(nn.Module):
         return self._finish(x, y, encoded, pad_bias, None), memory
 
     def _finish(self, x, y, encoded: Memory, pad_bias, keys):
-        """Adds the update of self-attention, and does the rest of the layer."""
+        """Adds the update of self-attention, and runs the rest of the layer."""
         rate, site = self.arch.dropout, self.site
         x = x + dropout(y, rate, keys=keys, site=site + 1)
         y = self.cross_attention_norm(x)
@@ -290,13 +287,13 @@ class Stack(nn.Module):
         count = a.num_decoder_layers if self.decoder else a.num_layers
         kind: Any = DecoderLayer if self.decoder else EncoderLayer
         kind = nn.remat(kind) if a.remat else kind
-        # Sites of dropout: 8 a layer, from 16 on; those of the stack are below.
+        # Sites of dropout: 8 per layer, from 16 on; smaller ones belong to the stack.
         first = 16 + (8 * a.num_layers if self.decoder else 0)
         self.layers = [kind(a, site=first + 8 * i) for i in range(count)]
         self.final_norm = RMSNorm(a)
 
     def bias(self, query: np.ndarray, key: np.ndarray) -> Float[Array, "1 H W P"]:
-        """Returns the bias of positions, known when the program is built."""
+        """Returns the bias of positions that are known at compile time."""
         a = self.arch
         bucket = relative_bucket(
             key[None, :] - query[:, None],

@@ -53,7 +53,7 @@ DEFAULTS = Options(
         dropout=0.0,
     ),
     optim=options_lib.Optim(lr=3e-3),
-    train=options_lib.Train(epochs=6, batch_size=128, eval_every=2, buckets=()),
+    train=options_lib.Train(epochs=4, batch_size=128, eval_every=2, buckets=()),
     eval=options_lib.Eval(users=500),
 )
 # Lists of an evaluation: the reciprocal rank beyond this length counts as 0.
@@ -232,8 +232,8 @@ class GenerativeRetriever:
           deny: Rows of items that are never recommended.
 
         Returns:
-          Items, best first, and their scores (log-probabilities of their codes); item
-          -1 where fewer than k items are left.
+          Items, best first, and their scores: the mean log-probability of the codes and
+          the end token. Item -1 where fewer than k items are left.
 
         Raises:
           UserError: The retriever is not fitted, a history is empty or names an

@@ -1,6 +1,6 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""T5 over codes: tokens of a history in, logits of the target's tokens out.
+"""T5 over codes: predicts the tokens of the next item from those of a history.
 
 Raffel et al. 2020, "Exploring the Limits of Transfer Learning with a Unified
 Text-to-Text Transformer", as `transformers` computes it, so that weights can be
@@ -18,15 +18,16 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Shaped
 
 from rfrec.dropout import dropout
-from rfrec.retrieval.layers import NEG, Architecture, Memory, Stack
+from rfrec.numerics import NEG
+from rfrec.retrieval.layers import Architecture, Memory, Stack
 from rfrec.typing import PyTree
 
-# Tokens whose logits are computed together where only their sum is needed.
+# Number of tokens whose logits are computed together if only their sum is needed.
 _PIECE = 4096
 
 
 def shift_right(labels: Int[Array, "B T"]) -> Int[Array, "B T"]:
-    """Returns what the decoder reads to predict `labels`: the start token 0 first."""
+    """Returns the decoder's input for `labels`: the start token 0 comes first."""
     return jnp.pad(labels, ((0, 0), (1, 0)))[:, :-1]
 
 
@@ -58,17 +59,17 @@ class T5(nn.Module):
     def encode(
         self, tokens: Int[Array, "B L"], *, keys: Shaped[Array, "B"] | None = None
     ) -> Float[Array, "B L D"]:
-        """Encodes histories; rows of padding (token 0) hold nothing meaningful."""
+        """Encodes histories; rows of padding (token 0) are arbitrary."""
         rate = self.arch.dropout
         x = dropout(self._embed(tokens), rate, keys=keys, site=0)
-        places = np.arange(tokens.shape[1])
-        bias = self.encoder.bias(places, places) + padding_bias(tokens)
+        positions = np.arange(tokens.shape[1])
+        bias = self.encoder.bias(positions, positions) + padding_bias(tokens)
         for layer in self.encoder.layers:
             x = layer(x, bias, keys)
         return dropout(self.encoder.final_norm(x), rate, keys=keys, site=1)
 
     def remember(self, encoded: Float[Array, "B L D"]) -> tuple[Memory, ...]:
-        """Returns what each decoder layer needs of the encoder's output."""
+        """Returns keys and values of the encoder's output for each decoder layer."""
         return tuple(x.remember_encoded(encoded) for x in self.decoder.layers)
 
     def decode(
@@ -79,21 +80,22 @@ class T5(nn.Module):
         *,
         keys: Shaped[Array, "B"] | None = None,
     ) -> Float[Array, "B T D"]:
-        """Runs all positions of the decoder, each seeing those before.
+        """Runs all positions of the decoder; each attends to those before it.
 
         Args:
-          tokens: From `shift_right`.
-          encoded: From `remember`.
-          pad_bias: From `padding_bias`.
-          keys: Of dropout.
+          tokens: Input from `shift_right`.
+          encoded: Keys and values from `remember`.
+          pad_bias: Bias from `padding_bias`.
+          keys: Random keys of dropout, one per row; None for no dropout.
 
         Returns:
-          Hidden rows, ready for logits.
+          Hidden rows, the input of `logits`.
         """
-        rate, places = self.arch.dropout, np.arange(tokens.shape[1])
+        rate, positions = self.arch.dropout, np.arange(tokens.shape[1])
         x = dropout(self._embed(tokens), rate, keys=keys, site=2)
-        future = np.where(places[None, :] > places[:, None], np.float32(NEG), 0.0)
-        bias = self.decoder.bias(places, places) + future[None, None]
+        future = positions[None, :] > positions[:, None]
+        future = np.where(future, np.float32(NEG), 0.0)
+        bias = self.decoder.bias(positions, positions) + future[None, None]
         for layer, memory in zip(self.decoder.layers, encoded, strict=True):
             x = layer(x, memory, bias, pad_bias, keys)
         return dropout(self.decoder.final_norm(x), rate, keys=keys, site=3)
@@ -106,17 +108,17 @@ class T5(nn.Module):
         past: Sequence[tuple[Memory, ...]],
         ancestors: Int[Array, "B W P"],
     ) -> tuple[Float[Array, "B W D"], tuple[Memory, ...]]:
-        """Runs the rows of one level of a tree, each seeing its ancestors.
+        """Runs the rows of one level of a tree; each attends to its ancestors.
 
         Args:
-          tokens: One for each row.
-          encoded: From `remember`.
-          pad_bias: From `padding_bias`.
-          past: What the calls for the P levels before returned.
-          ancestors: Each row's ancestor among the rows of each level before.
+          tokens: Token of each row.
+          encoded: Keys and values from `remember`.
+          pad_bias: Bias from `padding_bias`.
+          past: Memories that the calls for the P earlier levels returned.
+          ancestors: Each row's ancestor among the rows of each earlier level.
 
         Returns:
-          Hidden rows, ready for logits, and their memory, one for each layer.
+          Hidden rows, the input of `logits`, and their memory, one for each layer.
         """
         level, x, memories = len(past), self._embed(tokens), []
         bias = self.decoder.bias(np.array([level]), np.arange(level + 1))
@@ -137,8 +139,10 @@ class T5(nn.Module):
         return _float32_product(hidden * scale, matrix)
 
     def log_normaliser(self, hidden: Float[Array, "*B D"]) -> Float[Array, "*B"]:
-        """Returns the log-sum-exp of all logits, without keeping those of a large
-        vocabulary: in pieces that fit a cache it takes half the time on a CPU.
+        """Returns the log-sum-exp of all logits.
+
+        A large vocabulary is processed in pieces that fit the cache, which takes half
+        the time on a CPU.
         """
         whole, rest = divmod(self.arch.vocab_size, _PIECE)
         if whole < 2:
@@ -158,7 +162,7 @@ class T5(nn.Module):
     def level_logits(
         self, hidden: Float[Array, "*B D"], level: int
     ) -> Float[Array, "*B K"]:
-        """Returns logits of the codes of one level from its own head."""
+        """Returns logits of the codes of one level, from the head of that level."""
         matrix = self.heads[level, : self.arch.level_heads[level]]
         return _float32_product(hidden, jnp.asarray(matrix, self.arch.dtype))
 
@@ -172,9 +176,9 @@ class T5(nn.Module):
         """Predicts the next token at every position of the decoder.
 
         Args:
-          tokens: Of the histories; 0 is padding.
-          decoder_tokens: From `shift_right`.
-          keys: One a row for dropout; None is deterministic.
+          tokens: Tokens of the histories; 0 is padding.
+          decoder_tokens: Input from `shift_right`.
+          keys: Random keys of dropout, one per row; None for no dropout.
 
         Returns:
           Logits, float32; with level heads those of position t's level, NEG beyond its
@@ -195,7 +199,7 @@ class T5(nn.Module):
 
 
 def _rows(memory: Memory, index: Int[Array, "B W"]) -> Memory:
-    """Picks each row's own position of a memory."""
+    """Selects one position of a memory for each row."""
     index = index[:, None, :, None]
     return Memory(*(jnp.take_along_axis(part, index, axis=2) for part in memory))
 
@@ -205,12 +209,12 @@ def _float32_product(x: Float[Array, "*B D"], matrix: Float[Array, "V D"]):
 
 
 def padding_bias(tokens: Int[Array, "B L"]) -> Float[Array, "B 1 1 L"]:
-    """Returns what hides padding from attention."""
+    """Returns the bias that masks padding in attention."""
     return jnp.where(tokens == 0, NEG, 0.0)[:, None, None, :].astype(jnp.float32)
 
 
 def init(arch: Architecture, key: Array) -> PyTree:
-    """Returns fresh parameters, a nested dict of float32 arrays."""
+    """Returns initial parameters, a nested dict of float32 arrays."""
     return nn.unbox(_boxed(arch, key))
 
 

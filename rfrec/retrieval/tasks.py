@@ -1,6 +1,6 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Histories, codes and a vocabulary in; `Tables` and `Examples` of batches out.
+"""Tasks of a retriever, and the `Tables` and `Examples` from which batches are built.
 
 The tasks are those of MQL4GRec (Zhai et al. 2025, "Multimodal Quantitative Language for
 Generative Recommendation"); `fgfusionseqrec` is our reading of its description.
@@ -22,7 +22,7 @@ from rfrec.retrieval.vocab import Vocabulary
 
 
 class Direction(NamedTuple):
-    """Modalities the history is told in, one segment each, and that of the target."""
+    """Modalities of the history, one segment each, and modality of the target."""
 
     sources: tuple[str, ...]
     target: str
@@ -30,13 +30,13 @@ class Direction(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What a task asks.
+    """A training task.
 
     Attributes:
-      directions: if there are two, a coin picks one per example and epoch.
-      prompts: distinct prompts: 0, 1 (for all directions) or one for each segment of
-        each direction.
-      pairs: whether one item is translated, rather than a history continued.
+      directions: If there are two, one is drawn per example and epoch.
+      prompts: Number of distinct prompts: 0, 1 (for all directions) or one for each
+        segment of each direction.
+      pairs: Whether one item is translated, rather than a history continued.
     """
 
     directions: tuple[Direction, ...]
@@ -101,12 +101,12 @@ def list_task(name: str, modality: str = "") -> ListTask:
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """How a stream of tokens is written.
+    """Form of a stream of tokens.
 
     Attributes:
-      separator: a token after each item of the history.
-      user: the hashed user before everything.
-      end: an end token behind the codes of the target.
+      separator: Whether a separator token follows each item of the history.
+      user: Whether the stream begins with the token of the hashed user.
+      end: Whether an end token follows the codes of the target.
     """
 
     separator: bool = False
@@ -121,29 +121,31 @@ def prompt_sizes(names: Sequence[str], prompt_num: int = 4) -> dict[str, int]:
     """Returns the prompt tokens that each task needs, for `vocab.build`.
 
     Args:
-      names: tasks, in the order of the run.
-      prompt_num: tokens of one prompt.
+      names: Tasks, in the order of the run.
+      prompt_num: Tokens of one prompt.
 
     Raises:
-      UserError: there is no such task, or it comes twice.
+      UserError: There is no such task, or it comes twice.
     """
     check_tasks(names)
     return {name: TASKS[name].prompts * prompt_num for name in names}
 
 
 def check_tasks(names: Sequence[str]) -> None:
-    """Refuses unknown, repeated or no tasks.
+    """Refuses unknown, repeated or missing tasks.
 
     Raises:
-      UserError: naming the task.
+      UserError: Naming the task.
     """
     if not names:
-        raise UserError("no task given: name at least one, such as seqrec")
+        raise UserError("no task is named; name at least one, such as seqrec")
     for name in names:
         if name not in TASKS:
-            raise UserError(f"task {name!r} does not exist: use {', '.join(TASKS)}")
+            raise UserError(
+                f"task {name!r} does not exist; use one of {', '.join(TASKS)}"
+            )
         if list(names).count(name) > 1:
-            raise UserError(f"task {name!r} is given twice; use weights instead")
+            raise UserError(f"task {name!r} occurs twice; use weights instead")
 
 
 def modalities(names: Sequence[str]) -> tuple[str, ...]:
@@ -177,27 +179,27 @@ def tables(
     form: Form | None = None,
     weights: Mapping[str, float] | None = None,
 ) -> Tables:
-    """Lays out what the examples point into; NumPy, to be placed by the caller.
+    """Builds the tables that examples refer to, as NumPy arrays.
 
     Args:
-      vocabulary: holds the codes, prompts and special tokens that are used.
-      names: tasks; their order gives the rows.
-      codes: by modality, a row per item; -1 for an item without codes.
-      inter: histories the examples are cut from.
+      vocabulary: Vocabulary with the codes, prompts and special tokens of the tasks.
+      names: Tasks; their order gives the rows.
+      codes: By modality, a row per item; -1 for an item without codes.
+      inter: Histories of the examples.
       form: None for MQL4GRec's: no separator, no user, an end.
-      weights: of the tasks' losses, 1 where not given.
+      weights: Weight of each task's loss; 1 by default.
 
     Raises:
-      UserError: a code outside its level, codes or tokens that are missing, or a user
+      UserError: A code outside its level, codes or tokens that are missing, or a user
         token wanted for pairs of one item.
     """
     check_tasks(names)
     form = form or Form()
     used = modalities(names)
     if missing := [m for m in used if m not in codes]:
-        raise UserError(f"tasks {', '.join(names)} need {missing[0]} codes; none given")
+        raise UserError(f"tasks {', '.join(names)} need {missing[0]} codes")
     if form.separator and vocabulary.separator is None:
-        raise UserError("the vocabulary has no separator: build it with one")
+        raise UserError("the vocabulary has no separator; build it with one")
     known = weights or {}
     if strange := sorted(known.keys() - set(names)):
         raise UserError(f"weight of task {strange[0]!r}, which is not among the tasks")
@@ -225,7 +227,7 @@ def _flat_items(inter: Interactions) -> Int32[np.ndarray, "F"]:
 def _token_table(
     vocabulary: Vocabulary, codes: Mapping[str, Int[np.ndarray, "N _"]]
 ) -> Int32[np.ndarray, "M N Q"]:
-    """Puts the modalities on top of one another, padded to the most levels."""
+    """Stacks the modalities, padded to the largest number of levels."""
     parts = [vocab.item_tokens(vocabulary, m, table) for m, table in codes.items()]
     most = max(part.shape[1] for part in parts)
     return np.stack([np.pad(p, ((0, 0), (0, most - p.shape[1]))) for p in parts])
@@ -234,7 +236,7 @@ def _token_table(
 def _prompt_table(
     vocabulary: Vocabulary, names: Sequence[str]
 ) -> Int32[np.ndarray, "T G P"]:
-    """Gives each segment its prompt: the task's only one, or its own."""
+    """Returns the prompt of each segment: the task's only one, or its own."""
     segments = max(len(way.sources) for n in names for way in TASKS[n].directions)
     prompts: list[list[np.ndarray]] = []
     for name in names:
@@ -276,7 +278,7 @@ def _user_table(
         return np.zeros(0, np.int32)
     if pairs := [name for name in names if TASKS[name].pairs]:
         raise UserError(
-            f"task {pairs[0]} has no user: leave it out or set no user token"
+            f"task {pairs[0]} has no user; remove it, or use no user tokens"
         )
     tokens = vocabulary.user_tokens(inter.user_ids)
     owned = np.repeat(tokens, np.diff(inter.indptr))
@@ -297,15 +299,16 @@ def training_examples(
     """Lists the examples of one epoch, task after task.
 
     Args:
-      names: tasks, as given to `tables`.
-      inter: as given to `tables`.
-      held: last items of each history that are not for training, 2 for whole histories.
-      seed: of the run.
-      epoch: coins of fusion tasks and windows of modes 2 to 4 differ by epoch.
+      names: Tasks, as given to `tables`.
+      inter: As given to `tables`.
+      held: Number of held-out items at the end of each history, 2 for whole histories.
+      seed: Seed of the run.
+      epoch: Number of the epoch; directions of fusion tasks and windows of modes 2 to 4
+        are drawn for each epoch.
       mode: `train_data_mode` of seqrec and seqimage, see
         `sequences.training_windows`; the other tasks use all prefixes, as in MQL4GRec.
-      most: items of history that are kept.
-      items: rows that tasks of single items translate; None for all.
+      most: Maximum number of items of a history.
+      items: Rows that tasks of single items translate; None for all.
     """
     check_tasks(names)
     rng = np.random.default_rng([seed, 4, epoch])
@@ -321,15 +324,15 @@ def training_examples(
             whole = whole or sequences.training_windows(inter, held=held, most=most)
             windows = whole
         count = len(windows.start)
-        coin = rng.integers(len(rows[name]), size=count, dtype=np.int32)
-        parts.append(Examples(rows[name][0] + coin, *windows))
+        drawn = rng.integers(len(rows[name]), size=count, dtype=np.int32)
+        parts.append(Examples(rows[name][0] + drawn, *windows))
     return Examples(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def _pairs(
     inter: Interactions, items: Int[np.ndarray, "_"] | None
 ) -> sequences.Windows:
-    """Points at single items, which lie behind the histories."""
+    """Returns windows of single items, which follow the histories."""
     rows = np.arange(inter.num_items) if items is None else items
     return sequences.Windows(
         (len(inter.items) + rows).astype(np.int32),
@@ -339,5 +342,5 @@ def _pairs(
 
 
 def window_examples(windows: sequences.Windows, row: int = 0) -> Examples:
-    """Asks the same of all windows: row `row` of the task tables (evaluation)."""
+    """Returns examples that all have row `row` of the task tables (evaluation)."""
     return Examples(np.full(len(windows.start), row, np.int32), *windows)

@@ -1,9 +1,8 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""How a T5 is judged while it trains: which users, in which batches, by which lists.
+"""Evaluation of a T5 during training: users, batches, ranked lists and metrics.
 
-Windows of held-out items flow in; batches of like length, lists of items and metrics
-come out. The model runs in `rfrec.retrieval.training`.
+The model itself runs in `rfrec.retrieval.training`.
 """
 
 from collections.abc import Sequence
@@ -24,8 +23,8 @@ class Block(NamedTuple):
 
     Attributes:
       history: Length of the bucket.
-      rows: Of the examples; the last batch is filled up with its first row.
-      counted: False where it is filled up.
+      rows: Rows of the examples; the last batch is padded with its first row.
+      counted: False for padding.
     """
 
     history: int
@@ -34,7 +33,7 @@ class Block(NamedTuple):
 
 
 def draw_users(num_users: int, most: int, seed: int) -> Int[np.ndarray, " U"]:
-    """Draws users without repeats, in order; all of them if `most` is 0 or enough."""
+    """Draws at most `most` distinct users, in ascending order; 0 returns all."""
     if most == 0 or most >= num_users:
         return np.arange(num_users)
     rng = np.random.default_rng([seed, 5])
@@ -47,34 +46,34 @@ def blocks(
     batch_size: int,
     parts: int,
 ) -> list[Block]:
-    """Splits examples into batches by the smallest bucket that holds them.
+    """Splits examples into batches by the smallest bucket that fits them.
 
     Args:
-      lengths: Of the examples, none above the last bucket.
-      buckets: Ascending.
-      batch_size: Most examples of a batch, a multiple of `parts`.
-      parts: Devices that share a batch.
+      lengths: Lengths of the examples, none above the last bucket.
+      buckets: Lengths of the buckets, ascending.
+      batch_size: Maximum number of examples in a batch, a multiple of `parts`.
+      parts: Number of devices that share a batch.
     """
-    place, made = np.searchsorted(buckets, lengths), []
-    for i in np.unique(place):
-        rows = np.flatnonzero(place == i).astype(np.int32)
+    bucket_of, result = np.searchsorted(buckets, lengths), []
+    for i in np.unique(bucket_of):
+        rows = np.flatnonzero(bucket_of == i).astype(np.int32)
         number = -(-len(rows) // batch_size)
-        # Even batches: next to nothing is filled up.
+        # Batches of equal size need little padding.
         size = -(-len(rows) // number)
         size += -size % parts
         count = number * size
         padded = np.concatenate([rows, np.full(count - len(rows), rows[0], np.int32)])
         counted = np.arange(count) < len(rows)
         shape = (-1, size)
-        made.append(Block(buckets[i], padded.reshape(shape), counted.reshape(shape)))
-    return made
+        result.append(Block(buckets[i], padded.reshape(shape), counted.reshape(shape)))
+    return result
 
 
-def in_order(made: Sequence[Block], values: Sequence[np.ndarray]) -> np.ndarray:
-    """Puts what each block gave, [S B ...], into the order of the examples, [P ...]."""
-    count = sum(int(block.counted.sum()) for block in made)
+def in_order(batches: Sequence[Block], values: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns the results of blocks [S B ...] in the order of the examples [P ...]."""
+    count = sum(int(block.counted.sum()) for block in batches)
     result = np.empty((count, *values[0].shape[2:]), values[0].dtype)
-    for block, value in zip(made, values, strict=True):
+    for block, value in zip(batches, values, strict=True):
         result[block.rows[block.counted]] = value[block.counted]
     return result
 
@@ -85,11 +84,11 @@ def ranked_items(
     """Turns ranked leaves into ranked items; items that share a leaf stay together.
 
     Args:
-      trie: Of the leaves.
-      leaves: Best first; -1 is no leaf.
+      trie: Trie of the leaves.
+      leaves: Leaves, best first; -1 is no leaf.
 
     Returns:
-      Items in their order within a leaf; -1 behind the last.
+      Items in their order within a leaf; -1 after the last.
     """
     first, group = trie.leaf_indptr[:-1], np.diff(trie.leaf_indptr)
     counts = np.where(leaves >= 0, group[leaves], 0)
@@ -99,8 +98,8 @@ def ranked_items(
     within = np.arange(flat.sum()) - np.repeat(np.cumsum(flat) - flat, flat)
     users = np.repeat(np.arange(len(leaves)), ends[:, -1])
     column = np.repeat((ends - counts).ravel(), flat) + within
-    place = np.repeat(first[leaves].ravel(), flat) + within
-    items[users, column] = trie.leaf_items[place]
+    index = np.repeat(first[leaves].ravel(), flat) + within
+    items[users, column] = trie.leaf_items[index]
     return items
 
 
@@ -109,19 +108,19 @@ def search_metrics(
 ) -> dict[str, float]:
     """Averages metrics over the users of all catalogues, by item and by code.
 
-    By code, a list names the target if it holds the target's codes, which is how
-    papers count where items share codes.
+    By code, a list contains the target if it contains the target's codes. Papers count
+    this way if items share codes.
 
     Args:
       catalogues: Data sets.
       leaves: Ranked leaves of the users of each.
     """
     by_item, by_code = [], []
-    for catalogue, found in zip(catalogues, leaves, strict=True):
+    for catalogue, ranked in zip(catalogues, leaves, strict=True):
         targets = np.asarray(catalogue.examples.target)
-        items = ranked_items(catalogue.trie, found)
+        items = ranked_items(catalogue.trie, ranked)
         by_item.append(metrics.match(items, targets))
-        by_code.append(metrics.match(found, leaf_of(catalogue.trie)[targets]))
+        by_code.append(metrics.match(ranked, leaf_of(catalogue.trie)[targets]))
     code_names = tuple(name for name in NAMES if name.startswith("code_"))
     plain = tuple(name.removeprefix("code_") for name in code_names)
     of_codes = report.means(_joined(by_code), plain)

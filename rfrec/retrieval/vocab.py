@@ -1,15 +1,16 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Codes in, tokens of the T5 out: one arithmetic rule per block, no strings.
+"""Maps codes to tokens of the T5, by one arithmetic rule per block.
 
 A vocabulary is a list of blocks (codes of a modality and level, prompt of a task,
 separator, user buckets). Layouts:
 
-- `compact`: padding 0, end 1, then the blocks in the order they came.
-- `t5`: the 32,100 pieces of T5, then the codes. Codes that came together are sorted as
-  strings (`<A_0>`, `<A_10>`, `<A_1>`, ...) and prompts are pieces, as MQL4GRec has it.
+- `compact`: padding 0, end 1, then the blocks in the order in which they were added.
+- `t5`: the 32,100 pieces of T5, then the codes. Codes that are added together are
+  sorted as strings (`<A_0>`, `<A_10>`, `<A_1>`, ...) and prompts are pieces, as in
+  MQL4GRec.
 
-A vocabulary only grows at its end: a token, once given, stays.
+A vocabulary only grows at its end: the number of a token never changes.
 """
 
 import dataclasses
@@ -34,12 +35,12 @@ class Block:
     """Tokens that belong together.
 
     Attributes:
-      kind: one of `KINDS`.
-      name: modality of codes, task of a prompt, else empty.
-      level: of codes, from 0; else 0.
-      size: tokens.
-      start: first token. Codes of the T5 layout that came together share it and lie
-        among each other in the order of their strings.
+      kind: One of `KINDS`.
+      name: Modality of codes, task of a prompt, else empty.
+      level: Level of codes, from 0; otherwise 0.
+      size: Number of tokens.
+      start: First token. Codes of the T5 layout that were added together share it;
+        they are mixed in the order of their strings.
     """
 
     kind: str
@@ -50,7 +51,7 @@ class Block:
 
     @property
     def key(self) -> tuple[str, str, int]:
-        """What the block is, whatever its place."""
+        """Identifies the block, wherever it starts."""
         return self.kind, self.name, self.level
 
     @property
@@ -71,11 +72,11 @@ class Block:
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
-    """Blocks and their places; make one with `build`.
+    """Blocks of tokens; created by `build`.
 
     Attributes:
-      layout: one of `LAYOUTS`.
-      blocks: in the order they came.
+      layout: One of `LAYOUTS`.
+      blocks: Blocks in the order in which they were added.
     """
 
     layout: str = "compact"
@@ -91,7 +92,7 @@ class Vocabulary:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Modalities that have codes, in the order they came."""
+        """Modalities that have codes, in the order in which they were added."""
         return tuple(dict.fromkeys(b.name for b in self.blocks if b.kind == "code"))
 
     def sizes(self, modality: str) -> tuple[int, ...]:
@@ -106,7 +107,7 @@ class Vocabulary:
         """Returns first token and size per level: code c is token first + c.
 
         Raises:
-          ValueError: in the T5 layout, where codes do not follow one another.
+          ValueError: In the T5 layout, where codes do not follow one another.
         """
         if self.layout != "compact":
             raise ValueError(
@@ -115,25 +116,25 @@ class Vocabulary:
         return tuple((block.start, block.size) for block in self._levels(modality))
 
     def prompt(self, task: str) -> Int32[np.ndarray, "_"]:
-        """Returns all prompt tokens of a task, perhaps none."""
+        """Returns all prompt tokens of a task; empty if it has none."""
         block = self.find("prompt", task)
         return np.zeros(0, np.int32) if block is None else self.tokens(block)
 
     @property
     def separator(self) -> int | None:
-        """The token after each item, if the vocabulary has one."""
+        """Token after each item, None if the vocabulary has none."""
         block = self.find("separator")
         return None if block is None else block.start
 
     def user_tokens(self, names: Sequence[str]) -> Int32[np.ndarray, "U"]:
-        """Hashes users into their buckets, equally on every machine (CRC-32).
+        """Hashes users into their buckets, the same on every machine (CRC-32).
 
         Raises:
-          UserError: the vocabulary has no user buckets.
+          UserError: The vocabulary has no user buckets.
         """
         block = self.find("user")
         if block is None:
-            raise UserError("the vocabulary has no user tokens: set user_buckets > 0")
+            raise UserError("the vocabulary has no user tokens; set user_buckets > 0")
         hashes = (zlib.crc32(name.encode()) for name in names)
         return (block.start + np.fromiter(hashes, np.int64) % block.size).astype("i4")
 
@@ -146,10 +147,10 @@ class Vocabulary:
         """Returns the tokens of a block by number."""
         if self.layout == "compact" or block.kind != "code":
             return np.arange(block.start, block.start + block.size, dtype=np.int32)
-        kin = (b for b in self.blocks if b.kind == "code" and b.start == block.start)
-        ranked = sorted(string for b in kin for string in b.strings())
-        place = {string: rank for rank, string in enumerate(ranked, block.start)}
-        return np.asarray([place[string] for string in block.strings()], np.int32)
+        mixed = (b for b in self.blocks if b.kind == "code" and b.start == block.start)
+        ordered = sorted(string for b in mixed for string in b.strings())
+        token = {string: rank for rank, string in enumerate(ordered, block.start)}
+        return np.asarray([token[string] for string in block.strings()], np.int32)
 
     def _levels(self, modality: str) -> list[Block]:
         blocks = [b for b in self.blocks if b.kind == "code" and b.name == modality]
@@ -167,22 +168,23 @@ def build(
     user_buckets: int = 0,
     layout: str = "compact",
 ) -> Vocabulary:
-    """Makes a vocabulary.
+    """Builds a vocabulary.
 
     Args:
-      codes: sizes of the levels by modality (`text`, `image`).
-      prompts: number of prompt tokens by task, 0 for a task without; their order
+      codes: Sizes of the levels by modality (`text`, `image`).
+      prompts: Number of prompt tokens by task, 0 for a task without; their order
         gives the pieces of the T5 layout. See `rfrec.retrieval.tasks.prompt_sizes`.
-      separator: whether there is a token to set after each item.
-      user_buckets: number of user tokens.
-      layout: one of `LAYOUTS`.
+      separator: Whether there is a separator token.
+      user_buckets: Number of user tokens.
+      layout: One of `LAYOUTS`.
 
     Raises:
-      UserError: an unknown layout or modality, a size below 1, too long a prompt.
+      UserError: An unknown layout or modality, a size below 1, too long a prompt.
     """
     if layout not in LAYOUTS:
         raise UserError(
-            f"vocabulary layout {layout!r}: use one of {', '.join(LAYOUTS)}"
+            f"vocabulary layout {layout!r} does not exist; use one of"
+            f" {', '.join(LAYOUTS)}"
         )
     return grow(
         Vocabulary(layout),
@@ -201,19 +203,19 @@ def grow(
     separator: bool = False,
     user_buckets: int = 0,
 ) -> Vocabulary:
-    """Adds the blocks that are missing, behind all tokens there are.
+    """Adds missing blocks after the existing tokens.
 
-    Rows 0..size-1 of an embedding keep their meaning; what is wanted no longer stays.
+    Rows 0..size-1 of an embedding keep their meaning; no block is removed.
 
     Args:
-      vocabulary: to start from.
-      codes: as of `build`.
-      prompts: as of `build`.
-      separator: as of `build`.
-      user_buckets: as of `build`.
+      vocabulary: Vocabulary to extend.
+      codes: See `build`.
+      prompts: See `build`.
+      separator: See `build`.
+      user_buckets: See `build`.
 
     Raises:
-      UserError: as `build`, or a block is there already with another size.
+      UserError: As `build`, or a block is there already with another size.
     """
     for modality, sizes in codes.items():
         if modality not in ("text", "image"):
@@ -228,13 +230,13 @@ def grow(
     wanted += [("prompt", task, 0, size) for task, size in (prompts or {}).items()]
     wanted += [("separator", "", 0, 1)] * separator
     wanted += [("user", "", 0, user_buckets)] * (user_buckets > 0)
-    positions = {task: place for place, task in enumerate(prompts or {})}
+    positions = {task: position for position, task in enumerate(prompts or {})}
     blocks, end = list(vocabulary.blocks), vocabulary.size
     first_code = end
     for kind, name, level, size in wanted:
-        found = vocabulary.find(kind, name, level)
-        if found is not None:
-            _check_size(found, size)
+        block = vocabulary.find(kind, name, level)
+        if block is not None:
+            _check_size(block, size)
         elif kind == "prompt" and vocabulary.layout == "t5":
             start = _free_pieces(blocks, positions[name], name, size)
             blocks += [Block(kind, name, level, size, start)] * (size > 0)
@@ -254,15 +256,15 @@ def _check_size(block: Block, size: int) -> None:
         )
 
 
-def _free_pieces(blocks: Sequence[Block], place: int, task: str, size: int) -> int:
+def _free_pieces(blocks: Sequence[Block], position: int, task: str, size: int) -> int:
     """Returns the first piece of a prompt: 100 (i + 1) for task i, if it is free."""
     if size > _PROMPT_SPACING:
         raise UserError(
-            f"prompt of {task}: {size} tokens, the T5 layout has room for"
-            f" {_PROMPT_SPACING}; lower prompt_num"
+            f"prompt of {task}: {size} tokens, the T5 layout allows {_PROMPT_SPACING};"
+            " lower prompt_tokens"
         )
     taken = {block.start for block in blocks if block.kind == "prompt"}
-    start = _PROMPT_SPACING * (place + 1)
+    start = _PROMPT_SPACING * (position + 1)
     while start in taken:
         start += _PROMPT_SPACING
     return start
@@ -271,10 +273,10 @@ def _free_pieces(blocks: Sequence[Block], place: int, task: str, size: int) -> i
 def item_tokens(
     vocabulary: Vocabulary, modality: str, codes: Int[np.ndarray, "N Q"]
 ) -> Int32[np.ndarray, "N Q"]:
-    """Turns codes into tokens; rows of -1 (an item without codes) become padding.
+    """Returns the tokens of codes; rows of -1 (items without codes) become padding.
 
     Raises:
-      UserError: a code lies outside its level, or the number of levels differs.
+      UserError: A code lies outside its level, or the number of levels differs.
     """
     known = (codes >= 0).any(axis=1, keepdims=True)
     table.check_codes(np.where(known, codes, 0), vocabulary.sizes(modality))
@@ -285,26 +287,8 @@ def item_tokens(
     return np.where(known, np.stack(columns, axis=1), PAD).astype(np.int32)
 
 
-def token_codes(
-    vocabulary: Vocabulary, modality: str, tokens: Int[np.ndarray, "B Q"]
-) -> Int32[np.ndarray, "B Q"]:
-    """Turns tokens into codes; -1 where a token is no code of its level."""
-    codes = np.full(tokens.shape, -1, np.int32)
-    levels = vocabulary.code_tokens(modality)
-    if len(levels) != tokens.shape[1]:
-        raise UserError(
-            f"tokens have {tokens.shape[1]} levels, {modality} codes {len(levels)}"
-        )
-    for level, known in enumerate(levels):
-        inverse = np.full(vocabulary.size, -1, np.int32)
-        inverse[known] = np.arange(len(known))
-        inside = (tokens[:, level] >= 0) & (tokens[:, level] < vocabulary.size)
-        codes[inside, level] = inverse[tokens[inside, level]]
-    return codes
-
-
 def token_strings(vocabulary: Vocabulary) -> list[str]:
-    """Spells every token, token 0 first; pieces of T5 that carry nothing stay unnamed.
+    """Returns the string of every token, token 0 first.
 
     Returns:
       `<pad>`, `</s>`, then `<a_0>` and the like; `<piece_7>` for piece 7 of T5.
@@ -316,29 +300,3 @@ def token_strings(vocabulary: Vocabulary) -> list[str]:
         for token, string in zip(tokens, block.strings(), strict=True):
             strings[token] = string
     return strings
-
-
-def check_extends(vocabulary: Vocabulary, earlier: Vocabulary, origin: str) -> None:
-    """Refuses a vocabulary in which tokens of an earlier one mean something else.
-
-    Args:
-      vocabulary: what a run wants to use.
-      earlier: that of a checkpoint.
-      origin: of the earlier one, named in the error.
-
-    Raises:
-      UserError: naming the first block that differs.
-    """
-    if vocabulary.layout != earlier.layout:
-        raise UserError(
-            f"{origin}: its vocabulary has the {earlier.layout} layout, this run wants"
-            f" {vocabulary.layout}; set the same layout"
-        )
-    for block in earlier.blocks:
-        here = vocabulary.find(*block.key)
-        if here != block:
-            found = "lacks it" if here is None else f"{here.size} from {here.start}"
-            raise UserError(
-                f"{origin}: block '{block.label}' has {block.size} tokens from"
-                f" {block.start}, this run {found}; grow the checkpoint's vocabulary"
-            )

@@ -1,6 +1,6 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Vocabularies to and from files: `vocab.json`, and a tokenizer for `transformers`."""
+"""Files of a vocabulary: `vocab.json`, and a tokenizer for `transformers`."""
 
 import dataclasses
 import json
@@ -23,7 +23,7 @@ def write(vocabulary: Vocabulary, path: str | os.PathLike[str]) -> None:
     """Writes `vocab.json`, atomically.
 
     Raises:
-      UserError: the path cannot be written.
+      UserError: The path cannot be written.
     """
     path = Path(path)
     text = json.dumps(dataclasses.asdict(vocabulary), indent=1)
@@ -35,7 +35,7 @@ def read(path: str | os.PathLike[str]) -> Vocabulary:
     """Reads `vocab.json`.
 
     Raises:
-      UserError: the file is missing, damaged, or its blocks overlap.
+      UserError: The file is missing, damaged, or its blocks overlap.
     """
     path = Path(path)
     try:
@@ -48,7 +48,7 @@ def read(path: str | os.PathLike[str]) -> Vocabulary:
 
 
 def _from_json(content: Any, path: Path) -> Vocabulary:
-    """Checks every field: a damaged file must not shift a token."""
+    """Checks every field, because a damaged file must not shift a token."""
     try:
         blocks = tuple(Block(**block) for block in content["blocks"])
         vocabulary = Vocabulary(content["layout"], blocks)
@@ -84,12 +84,11 @@ def tokenizer(vocabulary: Vocabulary) -> "transformers.PreTrainedTokenizerFast":
     """Builds a tokenizer that `transformers` saves and loads.
 
     It splits text into tokens such as `<a_1>`, adds `</s>` at the end and pads on the
-    right with `<pad>`. Text that holds anything else is refused by its model, not
-    mapped to an unknown token: there is none.
+    right with `<pad>`. Any other text is an error: there is no unknown token.
 
     Args:
-      vocabulary: any layout. The T5 layout names its 32,100 pieces `<piece_7>`, since
-        the text of T5's own pieces plays no part here.
+      vocabulary: Vocabulary in any layout. In the T5 layout the 32,100 pieces are named
+        `<piece_7>`, because the texts of T5's own pieces are not used.
 
     Raises:
       UserError: `transformers` is not installed.

@@ -166,7 +166,7 @@ def test_nothing_is_overwritten(published, tmp_path):
         exchange.import_folder(make_config(), published, tmp_path / "run")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("x")
-    with pytest.raises(UserError, match="out is there already: name a new folder"):
+    with pytest.raises(UserError, match="out is not empty; use a new folder"):
         exchange.export_run(
             tmp_path / "run", tmp_path / "out", checkpoint=None, base=None
         )

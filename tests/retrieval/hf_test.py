@@ -128,7 +128,7 @@ def test_transformers_loads_the_tokenizer(folders, loader):
 
 def test_nothing_is_overwritten_and_nothing_half_written_stays(folders, tmp_path):
     before = (folders / "relu, tied" / "config.json").read_bytes()
-    with pytest.raises(UserError, match="is there already: name a new folder"):
+    with pytest.raises(UserError, match="is not empty; use a new folder"):
         hf.write(folders / "relu, tied", _model(), WORDS)
     assert (folders / "relu, tied" / "config.json").read_bytes() == before
     with pytest.raises(UserError, match=r"the vocabulary has 28 tokens, the model 27"):
@@ -255,9 +255,9 @@ def test_a_tensor_that_is_not_understood_is_named(folder, name, array, message):
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("config.json", None, "config.json cannot be read"),
-        ("config.json", b"{", "config.json is no JSON"),
-        ("config.json", b"[]", "config.json is no JSON object"),
+        ("config.json", None, "config.json: cannot be read"),
+        ("config.json", b"{", "config.json: is not valid JSON"),
+        ("config.json", b"[]", "config.json: is not a JSON object"),
         ("model.safetensors", None, "does not exist: save the model with save_pretr"),
         ("model.safetensors.index.json", b'{"weight_map": 3}', "lists no shards"),
         ("model.safetensors", b"PK" * 99, "model.safetensors is damaged"),
@@ -318,7 +318,7 @@ def test_another_order_of_tokens_is_one_line(tmp_path):
     strings = _mql4grec_strings("ab")
     strings["<a_3>"], strings["<b_3>"] = strings["<b_3>"], strings["<a_3>"]
     _published(tmp_path, strings)
-    with pytest.raises(UserError, match="<a_3> is token .* it stands elsewhere"):
+    with pytest.raises(UserError, match="<a_3> is token .* is different"):
         hf_vocab.read(tmp_path)
 
 

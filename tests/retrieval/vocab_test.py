@@ -95,7 +95,7 @@ def test_growth_keeps_every_token(layout):
         user_buckets=5,
     )
     for old, new in ((start, grown), (grown, again)):
-        vocab.check_extends(new, old, "old")
+        assert new.blocks[: len(old.blocks)] == old.blocks
         before, after = vocab.token_strings(old), vocab.token_strings(new)
         assert len(after) == new.size > old.size
         assert all(
@@ -116,7 +116,7 @@ def test_prompts_never_share_pieces():
 
 
 @pytest.mark.parametrize("layout", vocab.LAYOUTS)
-def test_codes_come_back_from_tokens(layout):
+def test_the_token_of_a_code_has_its_string(layout):
     vocabulary = vocab.build({"text": (11, 120), "image": (5, 5)}, layout=layout)
     rng = np.random.default_rng(0)
     codes = rng.integers(0, (11, 120), (40, 2))
@@ -128,9 +128,7 @@ def test_codes_come_back_from_tokens(layout):
         assert [names[t] for t in tokens[row]] == [
             spell("text", level, code) for level, code in enumerate(codes[row])
         ]
-    assert np.array_equal(vocab.token_codes(vocabulary, "text", tokens), codes)
-    strange = np.asarray([[0, -1], [tokens[0, 1], vocabulary.size]])
-    assert (vocab.token_codes(vocabulary, "text", strange) == -1).all()
+    assert len(np.unique(tokens, axis=0)) == len(np.unique(codes, axis=0))
 
 
 def test_users_are_hashed_alike_everywhere_and_spread():
@@ -195,18 +193,6 @@ def test_bad_wishes_are_named(make, message):
 def test_codes_of_the_t5_layout_have_no_range():
     with pytest.raises(ValueError, match="only the compact layout"):
         vocab.build({"text": (4,)}, layout="t5").level_range("text")
-
-
-def test_another_vocabulary_is_named_by_its_first_difference():
-    here = vocab.build({"text": (4, 4)}, user_buckets=3)
-    vocab.check_extends(here, vocab.build({"text": (4, 4)}), "run/vocab.json")
-    for earlier, message in (
-        (vocab.build({"text": (4, 5)}), "run: block 'code text level 1' has 5 tokens"),
-        (vocab.build({"image": (4,)}), "run: block 'code image level 0' .* lacks it"),
-        (vocab.build({"text": (4, 4)}, layout="t5"), "run: .* has the t5 layout"),
-    ):
-        with pytest.raises(UserError, match=message):
-            vocab.check_extends(here, earlier, "run")
 
 
 @pytest.mark.parametrize("layout", vocab.LAYOUTS)
