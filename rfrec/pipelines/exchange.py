@@ -15,7 +15,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from rfrec import config as cfg
-from rfrec.config import UserError, read_config
+from rfrec.config import UserError
 from rfrec.pipelines import retriever, run_folder
 from rfrec.pipelines.retriever import Options
 from rfrec.retrieval import (
@@ -193,10 +193,7 @@ def export_run(
     """
     if checkpoint not in (None, *CHECKPOINTS):
         raise UserError(f"--best={checkpoint}: use ndcg@10, loss or last")
-    config = read_config(workdir / "config.json")
-    if checkpoint is None and "train" in config:
-        checkpoint = config.train.get("criterion")
-    model = retriever.read_model(workdir, checkpoint or "last")
+    model = retriever.read_model(workdir, checkpoint)
     weights, vocabulary = hf.Weights(model.arch, model.params), model.vocabulary
     if base is not None:
         weights, vocabulary = _rebase(base, weights, vocabulary, model.options)

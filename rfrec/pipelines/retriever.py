@@ -211,12 +211,13 @@ def compare(
     return {name: by_step[step] for name, step in steps.items() if step is not None}
 
 
-def read_model(workdir: Path, checkpoint: str) -> Model:
+def read_model(workdir: Path, checkpoint: str | None) -> Model:
     """Reads a model from the folder of its run, which is not changed.
 
     Args:
       workdir: Folder of the run.
-      checkpoint: One of `CHECKPOINTS`: the best by a criterion, or the last.
+      checkpoint: The best checkpoint by a criterion, or `last`; None uses the criterion
+        of the run.
 
     Raises:
       UserError: The folder contains no such run, or no checkpoint yet.
@@ -229,7 +230,7 @@ def read_model(workdir: Path, checkpoint: str) -> Model:
     arch = builders.build_architecture(options, vocabulary)
     restored = run_folder.restore_best(
         workdir,
-        checkpoint,
+        checkpoint or options.train.criterion,
         builders.build_template(options, arch),
         lowest=LOWEST,
         highest=HIGHEST,

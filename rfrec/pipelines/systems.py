@@ -16,6 +16,7 @@ from rfrec.pipelines import coded_histories, retriever
 from rfrec.pipelines.retriever import Model
 from rfrec.retrieval import tasks
 from rfrec.retrieval.corpus import CodedData
+from rfrec.retrieval.retriever import GenerativeRetriever
 from rfrec.retrieval.tasks import ListTask
 from rfrec.retrieval.vocab import Vocabulary
 
@@ -59,6 +60,28 @@ class System(NamedTuple):
     task: ListTask
     model: Model
     data: CodedData
+
+
+def open_retriever(
+    run: Path, checkpoint: str | None = None, name: str | None = None
+) -> GenerativeRetriever:
+    """Loads a finished run of `rfrec.launch.t5` with its data.
+
+    Args:
+      run: Folder of the run.
+      checkpoint: The best checkpoint by a criterion, or `last`; None uses the criterion
+        of the run.
+      name: Data set; required if the run has several.
+
+    Raises:
+      UserError: The folder contains no such run, or its data have changed.
+    """
+    model = retriever.read_model(run, checkpoint)
+    changes = DataChanges(name=name)
+    data = load_data(changes, run, model, model.options.modalities)
+    return GenerativeRetriever.from_fitted(
+        model.options, data, model.vocabulary, model.params
+    )
 
 
 def find_task(wanted: str | None, options: retriever.Options, key: str) -> ListTask:

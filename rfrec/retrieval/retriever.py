@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 from absl import logging
-from jaxtyping import Bool, Float32, Int, Int32
+from jaxtyping import Bool, Float32, Int32
 
 from rfrec import config as cfg
 from rfrec import files
@@ -61,6 +61,8 @@ _EVAL_ITEMS = 20
 _EVAL_QUERIES = 256
 _MANIFEST, _VOCABULARY, _ARRAYS = "retriever.json", "vocab.json", "arrays.npz"
 _FORMAT = 1
+# Item rows of each user, oldest first.
+Histories = Iterable[Sequence[int] | np.ndarray]
 
 
 class GenerativeRetriever:
@@ -82,7 +84,7 @@ class GenerativeRetriever:
 
     def __init__(
         self,
-        codes: Int[np.ndarray, "N Q"] | Mapping[str, Int[np.ndarray, "N _"]],
+        codes: np.ndarray | Mapping[str, np.ndarray],
         *,
         seed: int = 0,
         **options: Any,
@@ -90,7 +92,7 @@ class GenerativeRetriever:
         """Stores codes and options.
 
         Args:
-          codes: Codes of the items, a row per item with one code per level; -1 in a
+          codes: Codes of the items [N, Q], a row per item, one code per level; -1 in a
             whole row for an item without codes, which is never recommended. Codes of
             two modalities are given by name: `{"text": codes, "image": codes}`; each is
             trained on, as the tasks `seqrec` and `seqimage`.
@@ -169,7 +171,7 @@ class GenerativeRetriever:
 
     def fit(
         self,
-        histories: Sequence[Sequence[int]],
+        histories: Histories,
         workdir: str | os.PathLike[str] | None = None,
     ) -> "GenerativeRetriever":
         """Trains the model and keeps the best checkpoint.
@@ -215,7 +217,7 @@ class GenerativeRetriever:
 
     def recommend(
         self,
-        histories: Sequence[Sequence[int]],
+        histories: Histories,
         k: int = 10,
         filter_seen: bool = False,
         allow: Iterable[int] | None = None,
@@ -366,14 +368,15 @@ class GenerativeRetriever:
             raise UserError("this GenerativeRetriever is not fitted; call fit first")
         return self.data, self.vocabulary
 
-    def _build_data(self, histories: Sequence[Sequence[int]]) -> CodedData:
+    def _build_data(self, histories: Histories) -> CodedData:
         """Checks the histories of `fit` and combines them with the codes."""
         inter = self._pack(histories)
         short = np.flatnonzero(np.diff(inter.indptr) < 3)
         if short.size:
+            user = int(short[0])
             raise UserError(
-                f"history {short[0]} has {len(inter.history(short[0]))} items, fit"
-                f" needs at least 3 ({short.size} such histories); leave them out"
+                f"history {user} has {len(inter.history(user))} items, fit needs at"
+                f" least 3 ({short.size} such histories); leave them out"
             )
         used = tasks.modalities(self.options.task.names)
         codes = {modality: self.codes[modality] for modality in used}
@@ -382,7 +385,7 @@ class GenerativeRetriever:
             logging.warning("%s: they are always recommended together", line)
         return corpus.stack([part])
 
-    def _pack(self, histories: Sequence[Sequence[int]]) -> Interactions:
+    def _pack(self, histories: Histories) -> Interactions:
         """Checks histories and packs them.
 
         Raises:
@@ -446,7 +449,7 @@ class GenerativeRetriever:
 
 
 def _check_codes(
-    codes: Int[np.ndarray, "N Q"] | Mapping[str, Int[np.ndarray, "N _"]],
+    codes: np.ndarray | Mapping[str, np.ndarray],
 ) -> dict[str, Int32[np.ndarray, "N _"]]:
     """Returns codes by modality.
 

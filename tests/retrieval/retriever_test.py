@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """GenerativeRetriever: exact lists, resuming, saving, evaluation, refused input."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.nn import log_softmax
@@ -57,9 +58,9 @@ def score_all_items(retriever, history):
     encoded = [*np.concatenate([table[i] for i in history[-5:]]), vocab.END]
     labels = np.pad(table, ((0, 0), (0, 1)), constant_values=vocab.END)
     arch = builders.build_architecture(retriever.options, words)
-    tokens = np.tile(np.asarray(encoded, np.int32), (ITEMS, 1))
+    tokens = jnp.tile(jnp.asarray(encoded, jnp.int32), (ITEMS, 1))
     logits = t5.T5(arch).apply(
-        {"params": retriever.params}, tokens, t5.shift_right(labels)
+        {"params": retriever.params}, tokens, t5.shift_right(jnp.asarray(labels))
     )
     logs = np.take_along_axis(np.asarray(log_softmax(logits)), labels[..., None], 2)
     return logs[..., 0].mean(axis=1)
