@@ -28,10 +28,15 @@ from rfrec.rf import settings as rf_settings
 # they are used: a command does not wait for the dependencies of the others.
 PIPELINES: Mapping[str, str] = {
     "features": "rfrec.pipelines.features:run",
+    "fuse": "rfrec.pipelines.hybrid:run",
+    "recommend": "rfrec.pipelines.recommend:evaluate",
     "sasrec": "rfrec.pipelines.sasrec:run",
+    "t5": "rfrec.pipelines.retriever:run",
 }
 # Command -> function of a run folder that returns the trained model.
-LOADERS: Mapping[str, str] = {}
+LOADERS: Mapping[str, str] = {
+    "t5": "rfrec.pipelines.systems:open_retriever",
+}
 
 
 def run(
