@@ -21,5 +21,8 @@ from rfrec.pipelines.options import make_config
 def get_config(variant: str = "") -> ConfigDict:
     """Returns the config of a variant."""
     config = make_config(Options)
-    choose_variant(variant, {"": lambda config: None})(config)
+    choose_variant(variant, VARIANTS)(config)
     return config.lock()
+
+
+VARIANTS = {"": lambda config: None}

@@ -20,12 +20,12 @@ def read(
     """Reads a manifest: an object with the fields of a NamedTuple, and `format`.
 
     Args:
-      path: Of the file.
-      kind: The NamedTuple, whose annotations are checked, nested ones too.
-      form: What `format` must be.
-      what: A folder with such a manifest, as in "a catalogue".
-      maker: The main that makes it.
-      remedy: What to do about a damaged one.
+      path: Manifest file.
+      kind: NamedTuple whose annotations are checked, including nested ones.
+      form: Expected value of `format`.
+      what: What a folder with such a manifest is, as in "a catalogue".
+      maker: Command that writes it.
+      remedy: What the user can do about a damaged file; ends the error message.
 
     Raises:
       UserError: The file is missing, damaged or of another format.
@@ -39,11 +39,11 @@ def read(
         ) from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: is not valid JSON: {error}; {remedy}") from error
-    found = content.pop("format", None) if isinstance(content, dict) else None
-    if found != form:
+    present = content.pop("format", None) if isinstance(content, dict) else None
+    if present != form:
         raise UserError(
-            f"{path}: its format is {found!r}, this rfrec reads {form!r}: make it anew"
-            f" by {maker}, or use the rfrec that wrote it"
+            f"{path}: its format is {present!r}, but this rfrec reads {form!r}:"
+            f" write it again with {maker}, or use the rfrec version that wrote it"
         )
     try:
         return _typed(kind, content, "it")
@@ -75,7 +75,11 @@ def _plain(value: Any) -> Any:
 
 
 def _typed(kind: Any, value: Any, what: str) -> Any:
-    """Turns JSON into an annotated type; raises TypeError where it is another."""
+    """Converts JSON to an annotated type.
+
+    Raises:
+      TypeError: A value has another type.
+    """
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if isinstance(kind, types.UnionType):
         some = next(k for k in inner if k is not types.NoneType)

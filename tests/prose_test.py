@@ -34,6 +34,8 @@ WORDS = {
 _WORDS = re.compile("|".join(rf"\b(?:{word})\b" for word in WORDS), re.IGNORECASE)
 # Names that say nothing about the value.
 NAMES = {"made", "told", "found", "given", "asked", "again", "heard", "room", "places"}
+# Keys of stored files and configs, which stay as they are: fields of classes only.
+STORED = {"room"}
 _ENTRY = re.compile(r"^(?P<indent> +)(?P<name>\*{0,2}\w+): (?P<text>.*)")
 _SECTIONS = ("Args:", "Attributes:", "Raises:")
 _TEXT_FOLDERS = ("docs/*.md", "results/*.md", "*.md", "launch/**/*.sh", "launch/*.md")
@@ -82,8 +84,13 @@ def _docstring_breaches(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def _name_breaches(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    fields = [field for node in classes for field in node.body]
+    stored = [field.target for field in fields if isinstance(field, ast.AnnAssign)]
     for node in ast.walk(tree):
         name = ""
+        if node in stored and getattr(node, "id", "") in STORED:
+            continue
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             name = node.id
         elif isinstance(node, ast.arg):

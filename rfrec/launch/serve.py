@@ -105,28 +105,18 @@ def _define_flags() -> None:
         "batch_sizes", ["1", "4", "16"], "Batch sizes that programs are compiled for."
     )
     flags.DEFINE_float(
-        *("max_wait_ms", 3),
-        "Longest time in milliseconds that a request waits for others of its batch.",
-        lower_bound=0,
+        "max_wait_ms", 3, "Milliseconds that a request waits for others.", lower_bound=0
     )
+    flags.DEFINE_integer("max_queue", 256, "Limit of waiting requests.", lower_bound=1)
     flags.DEFINE_integer(
-        "max_queue", 256, "Maximum number of waiting requests.", lower_bound=1
+        "max_items", 256, "Limit of items in a history; the model reads the latest.", 1
     )
-    flags.DEFINE_integer(
-        *("max_items", 256),
-        "Maximum number of items in a request; the model reads the latest ones.",
-        lower_bound=1,
-    )
-    flags.DEFINE_integer(
-        "max_body", 65_536, "Maximum size of a request in bytes.", lower_bound=1
-    )
+    flags.DEFINE_integer("max_body", 65_536, "Limit of bytes of a request.", 1)
     flags.DEFINE_float(
         "body_seconds", 10, "Seconds until a request must have arrived.", lower_bound=0
     )
     flags.DEFINE_integer(
-        *("drain_seconds", 60),
-        "Seconds to answer accepted requests after SIGTERM.",
-        lower_bound=1,
+        "drain_seconds", 60, "Seconds to answer accepted requests after SIGTERM.", 1
     )
 
 

@@ -1,11 +1,10 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Exact beam search over a trie of codes, one compiled program for the whole search.
+"""Beam search within a trie of codes, as one compiled program.
 
-Tokens of histories and the trie's tables flow in; codes, scores and leaves come out.
-The encoder and its cross-attention keys are computed once a user and shared by the
-beams. The decoder's memory is never reordered: rows of all levels stay where they were
-computed, and each beam reads those of its ancestors.
+The encoder and its cross-attention keys are computed once for each user and shared by
+the beams. The decoder's keys and values are never reordered: the rows of each level
+stay where they were computed, and a beam reads the rows of its ancestors.
 """
 
 import dataclasses
@@ -19,28 +18,28 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from rfrec.codes import trie
-from rfrec.retrieval import constraint, t5
+from rfrec.retrieval import constraint, t5, vocab
 from rfrec.retrieval.lists import INVALID
 from rfrec.typing import PyTree
 
-END = 1
+END = vocab.END
 
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """What a search does; part of the compiled program.
+    """Static options of a search, which are part of the compiled program.
 
     Attributes:
-      arch: Of the model.
-      nodes: Nodes of each depth 1..Q of the trie; counts above `num_beams` are as good
-        as `num_beams`.
-      widths: Children to look at below a node of each depth 0..Q-1, at least as many as
-        any has.
+      arch: Architecture of the model.
+      nodes: Number of trie nodes of each depth 1..Q; larger numbers than `num_beams`
+        have the same effect as `num_beams`.
+      widths: Number of children to look at below a node of each depth 0..Q-1, at least
+        the largest number that occurs.
       num_beams: Beams kept at each level.
       score: `full` is the mean log-probability of the codes and the end token over the
-        whole vocabulary, as Hugging Face scores; `level` the log-probability of the
-        codes, renormalised over the legal codes of each level: over all items these
-        probabilities sum to one.
+        whole vocabulary, as in Hugging Face. `level` is the log-probability of the
+        codes, normalised over the legal codes of each level; the probabilities of all
+        items sum to 1.
     """
 
     arch: t5.Architecture
@@ -51,7 +50,7 @@ class Search:
 
     @property
     def beams(self) -> tuple[int, ...]:
-        """Rows of the decoder before each level, and beams at the end."""
+        """Number of decoder rows before each level, and of beams at the end."""
         rows = [1]
         for nodes, width in zip(self.nodes, self.widths, strict=True):
             rows.append(min(self.num_beams, nodes, rows[-1] * width))
@@ -65,7 +64,7 @@ def settings(
     num_beams: int = 20,
     score: Literal["full", "level"] = "full",
 ) -> Search:
-    """Describes a search in a trie; the same for tries of about the same size."""
+    """Returns the options of a search; tries of similar size have the same."""
     return Search(
         arch=arch,
         nodes=tuple(min(nodes, num_beams) for nodes in index.num_nodes),
@@ -79,11 +78,11 @@ class Beams(NamedTuple):
     """Ranked code tuples of each user, best first.
 
     Attributes:
-      codes: -1 where invalid.
-      scores: Finite; `INVALID` where invalid.
+      codes: Code tuples; -1 where invalid.
+      scores: Finite scores; `INVALID` where invalid.
       leaves: Nodes of the trie's last depth; -1 where invalid.
-      items: That have the codes and may be recommended; -1 where there is none.
-      valid: False where there are fewer legal items than beams.
+      items: Items with these codes that may be recommended; -1 is padding.
+      valid: False where there are fewer legal code tuples than beams.
     """
 
     codes: Int[Array, "B S Q"]
@@ -94,7 +93,7 @@ class Beams(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """Beams between two levels."""
+    """Beams between two levels, W for each user."""
 
     nodes: Int[Array, "B W"]
     scores: Float[Array, "B W"]
@@ -110,17 +109,17 @@ def search(
     *,
     allowed: constraint.Filter | None = None,
 ) -> Beams:
-    """Searches the best items of each history.
+    """Searches for the best items of each history.
 
     Args:
-      params: Of the model.
-      tokens: Of histories; 0 is padding.
-      index: Of the items.
-      settings: Static.
-      allowed: What may be recommended; None allows all items of the trie.
+      params: Parameters of the model.
+      tokens: Encoder tokens of the histories; 0 is padding.
+      index: Trie of the items.
+      settings: Static options.
+      allowed: Filter of the items; None allows all items of the trie.
 
     Returns:
-      Beams, best first; ties go to the smaller code.
+      Beams, best first; of equal scores the smaller code is first.
     """
 
     def best(level: int, options: _Options) -> tuple[Array, Array]:
@@ -147,24 +146,25 @@ def sample(
     top_p: float = 1.0,
     allowed: constraint.Filter | None = None,
 ) -> Beams:
-    """Draws `num_beams` items of each history, independently, from what is legal.
+    """Draws `num_beams` legal items for each history, independently of each other.
 
-    At each level the probabilities of the legal codes are raised to 1 / `temperature`,
-    and of these the most probable are kept that together reach `top_p` (Holtzman et al.
-    2020, "The Curious Case of Neural Text Degeneration").
+    At each level, the probabilities of the legal codes are raised to the power
+    1 / `temperature`; draws are from the smallest set of the most probable codes whose
+    probabilities sum to at least `top_p` (Holtzman et al. 2020, "The Curious Case of
+    Neural Text Degeneration").
 
     Args:
-      params: Of the model.
-      tokens: Of histories; 0 is padding.
-      index: Of the items.
-      settings: Static; its score mode governs the scores, not the drawing.
-      keys: One for each history, so that draws do not depend on the batch.
-      temperature: Above 0.
-      top_p: In (0, 1], static.
-      allowed: What may be recommended; None allows all items of the trie.
+      params: Parameters of the model.
+      tokens: Encoder tokens of the histories; 0 is padding.
+      index: Trie of the items.
+      settings: Static options; `score` determines the scores, not the draws.
+      keys: One key for each history, so that draws do not depend on the batch.
+      temperature: Temperature, above 0.
+      top_p: Probability mass in (0, 1], static.
+      allowed: Filter of the items; None allows all items of the trie.
 
     Returns:
-      Beams in the order drawn; the same item may come twice.
+      Beams in the order drawn; an item may occur several times.
     """
     count = settings.num_beams
 
@@ -205,7 +205,7 @@ def _walk(
     allowed: constraint.Filter | None,
     choose: _Choose,
 ) -> _Rows:
-    """Goes down the trie; `choose` gives the scores of children and where they are."""
+    """Descends the trie; `choose` returns scores and flat indices of children."""
     rows = decoder.root()
     for level, table in enumerate(index.tables):
         logits, total = decoder.step(rows, level)
@@ -229,7 +229,7 @@ def _walk(
 
 
 def _descend(rows: _Rows, scores, picked, children, codes) -> _Rows:
-    """Follows picked children, given by their place among all [W C] of a user."""
+    """Returns the rows of picked children, given by flat indices into [W C]."""
     batch, _, width = children.shape
     parent = picked // width
     code = jnp.take_along_axis(codes.reshape(batch, -1), picked, axis=1)
@@ -264,7 +264,7 @@ def _beams(
 
 
 def _nucleus(logits: Float[Array, "B W C"], top_p: float) -> Float[Array, "B W C"]:
-    """Hides all but the most probable children that together reach `top_p`."""
+    """Masks all but the most probable children whose sum reaches `top_p`."""
     if top_p >= 1.0:
         return logits
     ranked = -jnp.sort(-jax.nn.softmax(logits, axis=2), axis=2)
@@ -275,7 +275,7 @@ def _nucleus(logits: Float[Array, "B W C"], top_p: float) -> Float[Array, "B W C
 
 
 class _Decoder:
-    """The model at one level after the other; holds what is computed once a user."""
+    """The decoder, level by level, with the encoder output of each user."""
 
     def __init__(self, params, tokens, level_tokens, settings: Search):
         self._model = t5.T5(settings.arch)
@@ -290,7 +290,7 @@ class _Decoder:
 
     @property
     def ends(self) -> bool:
-        """Whether the score counts the end token."""
+        """Whether the score includes the end token."""
         return self._settings.score == "full" and not self._settings.arch.level_heads
 
     def root(self) -> _Rows:
@@ -303,7 +303,7 @@ class _Decoder:
         return self._model.apply(self._params, *args, method=method, **kwargs)
 
     def _run(self, rows: _Rows, level: int) -> Float[Array, "B W D"]:
-        """Passes the rows of a level through the decoder."""
+        """Runs the decoder on the rows of a level."""
         tokens = jnp.zeros(rows.nodes.shape, jnp.int32)
         if level > 0:
             tokens = self._level_tokens[level - 1][rows.codes[..., -1]]
@@ -314,9 +314,9 @@ class _Decoder:
         return hidden
 
     def step(self, rows: _Rows, level: int):
-        """Returns the logits of a level's codes [B W K] and their log-sum-exp.
+        """Returns the logits of a level's codes [B W K] and a log-normaliser [B W].
 
-        The latter is over all that the score mode normalises by, [B W].
+        The score mode determines which tokens the normaliser covers.
         """
         hidden, settings = self._run(rows, level), self._settings
         if settings.arch.level_heads:
@@ -331,10 +331,7 @@ class _Decoder:
         return self._apply("log_normaliser", hidden)
 
     def finish(self, rows: _Rows) -> Float[Array, "B W"]:
-        """Returns the scores with the end token, a mean over the tokens.
-
-        Those of invalid rows stay far below all others.
-        """
+        """Returns scores that include the end token, as means over the tokens."""
         level = len(self._settings.nodes)
         hidden = self._run(rows, level)
         end = self._apply("logits", hidden, jnp.array([END]))[..., 0]
@@ -343,5 +340,5 @@ class _Decoder:
 
 
 def _take(a: Array, index: Int[Array, "B W"]) -> Array:
-    """Picks rows of each user."""
+    """Returns the rows of each user at some indices."""
     return jnp.take_along_axis(a, index.reshape(*index.shape, *(1,) * (a.ndim - 2)), 1)
