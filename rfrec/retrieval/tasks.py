@@ -114,9 +114,6 @@ class Form:
     end: bool = True
 
 
-TIGER = Form(separator=True, user=True, end=False)
-
-
 def prompt_sizes(names: Sequence[str], prompt_num: int = 4) -> dict[str, int]:
     """Returns the prompt tokens that each task needs, for `vocab.build`.
 

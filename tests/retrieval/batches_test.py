@@ -120,7 +120,13 @@ def test_sampled_windows_equal_their_strings(mode):
 def test_tiger_has_user_first_separators_and_no_end():
     inter, codes = make_histories(), make_codes()
     vocabulary = make_vocabulary(("seqrec",))
-    tables = tasks.tables(vocabulary, ("seqrec",), codes, inter, form=tasks.TIGER)
+    tables = tasks.tables(
+        vocabulary,
+        ("seqrec",),
+        codes,
+        inter,
+        form=tasks.Form(separator=True, user=True, end=False),
+    )
     windows = sequences.heldout_windows(inter, "test")
     made = BATCH(tables, tasks.window_examples(windows), history=20)
     users, numbers = vocabulary.user_tokens(inter.user_ids), numberer(vocabulary)
@@ -136,7 +142,9 @@ def test_tiger_has_user_first_separators_and_no_end():
         assert np.asarray(made.labels[user]).tolist() == (numbers(answer)[:-1])
 
 
-@pytest.mark.parametrize("form", [tasks.Form(), tasks.TIGER])
+@pytest.mark.parametrize(
+    "form", [tasks.Form(), tasks.Form(separator=True, user=True, end=False)]
+)
 def test_given_histories_read_as_the_data_set_does(form):
     inter, vocabulary = make_histories((1, 2, 20, 26)), make_vocabulary(("seqrec",))
     tables = tasks.tables(vocabulary, ("seqrec",), make_codes(), inter, form=form)
@@ -154,7 +162,10 @@ def test_given_histories_read_as_the_data_set_does(form):
 def test_users_are_given_exactly_when_they_are_known():
     inter, vocabulary = make_histories(), make_vocabulary(("seqrec",))
     rows, one = jnp.zeros((1, 4), jnp.int32), jnp.ones(1, jnp.int32)
-    for form, users in ((tasks.TIGER, None), (tasks.Form(), one)):
+    for form, users in (
+        (tasks.Form(separator=True, user=True, end=False), None),
+        (tasks.Form(), one),
+    ):
         tables = tasks.tables(vocabulary, ("seqrec",), make_codes(), inter, form=form)
         with pytest.raises(ValueError, match="give users exactly if"):
             batches.encode_histories(tables, rows, one, users, history=4)

@@ -120,7 +120,11 @@ def test_only_needed_modalities_are_kept():
         ),
         (
             lambda: tasks.tables(
-                vocabulary(("seqrec",)), ("seqrec",), CODES, small(), form=tasks.TIGER
+                vocabulary(("seqrec",)),
+                ("seqrec",),
+                CODES,
+                small(),
+                form=tasks.Form(separator=True, user=True, end=False),
             ),
             "has no separator",
         ),

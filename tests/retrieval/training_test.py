@@ -46,7 +46,7 @@ CASES = {
     },
     "tiger": {
         "names": ("seqrec",),
-        "form": tasks.TIGER,
+        "form": tasks.Form(separator=True, user=True, end=False),
         "buckets": (8,),
         "optimizer": {"weight_decay": 0.01},
         "engines": ("one", "4x2"),
