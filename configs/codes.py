@@ -7,17 +7,15 @@ python -m rfrec.launch.codes --workdir=runs/ml100k --config.repair=suffix
 
 from ml_collections import ConfigDict
 
-from rfrec.config import choose_variant, optional
-from rfrec.rf import settings as rf_settings
+from rfrec.config import choose_variant
+from rfrec.pipelines.options import make_config
+from rfrec.pipelines.tokenizer import Export
+
+OPTIONS = Export
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """Returns the config; there is one variant."""
-    config = ConfigDict()
-    # None takes what the run's own config says.
-    config.checkpoint = optional(str)  # collision_rate, loss, last
-    config.repair = optional(str)  # assign, reassign, suffix, none
-    config.modality = optional(str)  # text, image
-    config.rf = rf_settings.section()
+    config = make_config(OPTIONS)
     choose_variant(variant, {"": lambda config: None})(config)
     return config.lock()

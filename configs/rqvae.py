@@ -15,107 +15,16 @@ Variants, as in `--config=configs/rqvae.py:smoke`; times on 2 CPU cores:
 
 from ml_collections import ConfigDict
 
-from rfrec.config import choose_variant, optional
-from rfrec.rf import settings as rf_settings
+from rfrec.config import choose_variant
+from rfrec.pipelines.options import make_config
+from rfrec.pipelines.tokenizer import Options
+
+OPTIONS = Options
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """Returns the config of a variant."""
-    config = ConfigDict()
-    config.seed = 0
-
-    config.data = ConfigDict()
-    # movielens-100k, movielens, folder, mmrec, synthetic
-    config.data.source = "movielens-100k"
-    # Folder of the data; none takes the environment variable RFREC_DATA.
-    config.data.path = optional(str)
-    # Data sets of a folder, stacked for one quantizer; () if it holds one.
-    config.data.names = ()
-    # Features side by side; () takes those the source has. `rf`: item vectors of the
-    # graph recommender in data.graph.
-    config.data.features = ()
-    # Folder of a run of rfrec.launch.gume on the same items; the section rf says how
-    # its flow generates vectors of items that nobody has used.
-    config.data.graph = optional(str)
-    config.data.scale = "mean_square"  # or none
-    config.data.text_width = 64
-    config.data.num_items = 10_000  # synthetic
-    config.data.val_ratio = 0.0
-
-    config.model = ConfigDict()
-    config.model.method = "rqvae"  # or rkmeans
-    config.model.hidden = (256, 256)
-    config.model.latent_width = 32
-    config.model.dropout = 0.0
-    config.model.batch_norm = False
-    config.model.normalize_input = False
-    config.model.initializer = "xavier"  # or normal
-    config.model.dtype = "float32"  # or bfloat16
-
-    config.codebook = ConfigDict()
-    config.codebook.sizes = (64, 64, 64, 64)
-    config.codebook.estimator = "ste"  # rotation, gumbel
-    config.codebook.distance = "l2"  # cosine
-    config.codebook.residual_grad = "stop"  # flow
-    config.codebook.learned_by = "gradient"  # ema
-    config.codebook.ema_decay = 0.99
-    config.codebook.revive_below = 0.0
-    config.codebook.projection = False
-    config.codebook.l2_normalize = False
-    config.codebook.init = "kmeans"  # uniform
-    config.codebook.init_epoch = 30
-    # Until k-means the decoder gets the latents themselves.
-    config.codebook.bypass = True
-    config.codebook.init_on = "all"  # batch
-    # Most items that `all` takes, a sample of more; none takes all.
-    config.codebook.kmeans_rows = optional(int, 65_536)
-    config.codebook.kmeans_iterations = 100
-    # Of so many seedings the one with the fewest conflicts is kept.
-    config.codebook.kmeans_restarts = 8
-    # After k-means only the decoder learns.
-    config.codebook.freeze = True
-    # One for each level, or one for all; 0 takes the nearest code.
-    config.codebook.sk_epsilons = (0.0,)
-    config.codebook.sk_iterations = 50
-    config.codebook.temperature = (1.0, 0.2)  # gumbel: first, last
-    config.codebook.temperature_epochs = 50.0
-
-    config.loss = ConfigDict()
-    config.loss.recon = "mse"  # l1
-    config.loss.multi_hot = "bce"  # dense
-    config.loss.recon_reduce = "mean"  # sum
-    config.loss.level_reduce = "mean"  # sum
-    config.loss.recon_weight = 1.0
-    config.loss.quant_weight = 1.0
-    config.loss.codebook_weight = 1.0
-    config.loss.beta = 0.25
-    config.loss.beta_warmup_epochs = 0.0
-
-    config.optim = ConfigDict()
-    config.optim.name = "adamw"  # adam, adagrad, sgd
-    config.optim.lr = 3e-3
-    config.optim.schedule = "cosine"  # constant
-    config.optim.min_lr = 1e-4
-    config.optim.warmup_steps = 0
-    config.optim.weight_decay = 0.0
-    config.optim.momentum = 0.0
-    config.optim.clip_norm = optional(float)
-
-    config.train = ConfigDict()
-    config.train.epochs = 200
-    config.train.batch_size = 128
-    config.train.eval_every = 20
-    config.train.engine = "pmap"  # jit
-    config.train.steps_per_call = 256
-    # auto keeps the items on the devices while they are below 2 GiB.
-    config.train.resident = "auto"  # always, never
-
-    config.codes = ConfigDict()
-    config.codes.checkpoint = "collision_rate"  # loss, last
-    config.codes.repair = "assign"  # reassign, suffix, none
-    config.codes.modality = "text"  # image
-
-    config.rf = rf_settings.section()
+    config = make_config(OPTIONS)
     choose_variant(variant, VARIANTS)(config)
     return config.lock()
 

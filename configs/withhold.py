@@ -12,27 +12,15 @@ withheld items there, and tests on them.
 
 from ml_collections import ConfigDict
 
-from rfrec.config import choose_variant, optional
-from rfrec.rf import settings as rf_settings
+from rfrec.config import choose_variant
+from rfrec.pipelines.cold_data import Options
+from rfrec.pipelines.options import make_config
+
+OPTIONS = Options
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """Returns the config; there is one variant."""
-    config = ConfigDict()
-    # Of the draw.
-    config.seed = 0
-
-    config.data = ConfigDict()
-    # Folder with NAME.inter.json; none takes the environment variable RFREC_DATA.
-    config.data.path = optional(str)
-    # Data set of the folder; none if it holds one.
-    config.data.name = optional(str)
-
-    # Share of the items that somebody used.
-    config.share = 0.1
-    # File of the items' rows, one a line, in place of a draw.
-    config.withheld = optional(str)
-
-    config.rf = rf_settings.section()
+    config = make_config(OPTIONS)
     choose_variant(variant, {"": lambda config: None})(config)
     return config.lock()

@@ -16,19 +16,10 @@ import numpy as np
 
 from rfrec.benchmarks import data, graph_data, timing
 from rfrec.codes import table
+from rfrec.config import override
 from rfrec.data import interactions
-from rfrec.tokenizer import (
-    catalogue,
-    codebooks,
-    loss,
-    quantizer,
-    rqvae,
-    training,
-)
-from rfrec.train import loop, optim, partition
+from rfrec.tokenizer import fitting, training
 
-# Of rfrec.launch.rqvae: most bytes of vectors of one call.
-_STREAM_BYTES = 2**28
 # Items of a history that is read.
 _HISTORY = 10
 
@@ -59,25 +50,25 @@ def make_trainer(
     settings: dict[str, Any], seed: int, vectors: np.ndarray
 ) -> training.Trainer:
     """Returns a trainer whose items stay where they are."""
-    items, batch = len(vectors), settings["batch_size"]
-    steps = -(-items // batch)
-    most = max(1, _STREAM_BYTES // (batch * vectors.shape[1] * vectors.dtype.itemsize))
-    return training.Trainer(
-        arch=rqvae.Architecture(
-            input_width=vectors.shape[1],
-            hidden=settings["hidden"],
-            latent_width=settings["latent_width"],
-            quantization=quantizer.Quantization(sizes=settings["sizes"]),
-        ),
-        objective=loss.Objective(),
-        codebooks=codebooks.Codebooks(init="uniform"),
-        optimizer=optim.build(optim.Optimizer(name="adamw", lr=1e-3), steps),
-        schedule=loop.Schedule(1, steps, min(steps, most), 1),
-        batch_size=batch,
+    batch = settings["batch_size"]
+    options = override(
+        fitting.Options(),
         seed=seed,
-        engine=partition.make_engine("pmap"),
-        items=catalogue.Items(vectors, np.arange(items), np.arange(0), resident=False),
+        hidden=settings["hidden"],
+        latent_width=settings["latent_width"],
+        sizes=settings["sizes"],
+        init="uniform",
+        bypass=False,
+        freeze=False,
+        lr=1e-3,
+        schedule="constant",
+        epochs=1,
+        eval_every=1,
+        batch_size=batch,
+        resident="never",
+        steps_per_call=-(-len(vectors) // batch),
     )
+    return fitting.build_trainer(options, vectors)
 
 
 def epoch(trainer: training.Trainer) -> timing.Block:

@@ -12,49 +12,41 @@ from jaxtyping import Int
 
 from rfrec.benchmarks import data, timing, torch_tokenizer
 from rfrec.codes import repair as repairs
-from rfrec.tokenizer import (
-    catalogue,
-    codebooks,
-    kmeans,
-    loss,
-    quantizer,
-    rqvae,
-    sinkhorn,
-    training,
-)
-from rfrec.train import loop, optim, partition
+from rfrec.config import override
+from rfrec.tokenizer import fitting, kmeans, sinkhorn, training
+from rfrec.tokenizer.codebooks import ONE_PHASE
+from rfrec.train import epochs as epochs_lib
+from rfrec.train import partition
 
-_OPTIMIZER = optim.Optimizer(name="adamw", lr=1e-3, weight_decay=1e-4)
-_OBJECTIVE = loss.Objective()
+_OPTIONS = override(
+    fitting.Options(),
+    **(ONE_PHASE | {"init_on": "all"}),
+    lr=1e-3,
+    weight_decay=1e-4,
+    schedule="constant",
+    epochs=1,
+    eval_every=1,
+)
 
 
 def make_trainer(settings: dict[str, Any], seed: int) -> training.Trainer:
     """Returns a trainer on synthetic items, with k-means before the first step."""
-    items, batch, steps = (settings[n] for n in ("num_items", "batch_size", "steps"))
     sizes = settings["sizes"]
-    spec = quantizer.Quantization(
+    options = override(
+        _OPTIONS,
+        seed=seed,
         sizes=sizes,
         sk_epsilons=(0.0,) * (len(sizes) - 1) + (settings["epsilon"],),
+        hidden=settings["hidden"],
+        latent_width=settings["latent_width"],
+        batch_size=settings["batch_size"],
+        steps_per_call=settings["steps"],
     )
-    x = data.clusters(np.random.default_rng(seed), items, settings["width"])
-    steps_per_epoch = -(-items // batch)
-    return training.Trainer(
-        arch=rqvae.Architecture(
-            input_width=settings["width"],
-            hidden=settings["hidden"],
-            latent_width=settings["latent_width"],
-            quantization=spec,
-        ),
-        objective=_OBJECTIVE,
-        codebooks=codebooks.Codebooks(init="kmeans", init_on="all"),
-        optimizer=optim.build(_OPTIMIZER, steps),
-        schedule=loop.Schedule(1, steps_per_epoch, steps, 1),
-        batch_size=batch,
-        seed=seed,
-        # PyTorch's side has one device too.
-        engine=partition.make_engine("pmap", devices=jax.local_devices()[:1]),
-        items=catalogue.Items(x, np.arange(items), np.arange(0)),
-    )
+    rng = np.random.default_rng(seed)
+    x = data.clusters(rng, settings["num_items"], settings["width"])
+    # PyTorch uses one device too.
+    engine = partition.make_engine("pmap", devices=jax.local_devices()[:1])
+    return fitting.build_trainer(options, x, engine=engine)
 
 
 def _batches(trainer: training.Trainer, first: int) -> Int[np.ndarray, "S B"]:
@@ -62,7 +54,7 @@ def _batches(trainer: training.Trainer, first: int) -> Int[np.ndarray, "S B"]:
     size, count = trainer.schedule.steps_per_epoch, trainer.schedule.steps_per_call
     epochs = range(first // size, (first + count - 1) // size + 1)
     drawn = [
-        catalogue.epoch_rows(
+        epochs_lib.epoch_rows(
             trainer.items.train, trainer.batch_size, seed=trainer.seed, epoch=epoch
         )
         for epoch in epochs
@@ -103,9 +95,9 @@ def steps(settings: dict[str, Any], seed: int, torch: bool) -> timing.Bench:
             trainer.items.values,
             lambda first: _batches(trainer, first),
             trainer.arch.quantization,
-            beta=_OBJECTIVE.beta,
-            lr=_OPTIMIZER.lr,
-            weight_decay=_OPTIMIZER.weight_decay,
+            beta=_OPTIONS.loss.beta,
+            lr=_OPTIONS.optim.lr,
+            weight_decay=_OPTIONS.optim.weight_decay,
             device=timing.torch_device(),
         )
     return timing.Bench(

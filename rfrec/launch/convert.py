@@ -21,9 +21,9 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from rfrec.config import UserError
-from rfrec.launch import cli, rqvae
+from rfrec.launch import cli
 from rfrec.pipelines import exchange, run_folder, tokenizer
-from rfrec.tokenizer import mql4grec, training
+from rfrec.tokenizer import fitting, mql4grec, training
 from rfrec.train.checkpoint import Checkpoints
 
 _CHECKPOINT = flags.DEFINE_string(
@@ -67,23 +67,23 @@ def import_rqvae(config: ConfigDict, path: Path, workdir: Path) -> None:
     exchange.refuse_run(workdir)
     weights = mql4grec.read_checkpoint(path)
     run_config = exchange.adapt_tokenizer(config, weights)
-    tokenizer.check(run_config)
-    items = tokenizer.load_items(run_config)
+    options = tokenizer.check(run_config)
+    items = tokenizer.load_items(options, run_config.rf)
     if items.values.shape[1] != weights.input_width:
         raise UserError(
             f"{path} reads vectors of width {weights.input_width}, the"
             f" items have {items.values.shape[1]}; choose other data.features"
         )
     run_folder.open_workdir(workdir, run_config)
-    trainer = tokenizer.trainer(run_config, items)
-    with Checkpoints(workdir, lowest=rqvae.CRITERIA) as checkpoints:
+    trainer = tokenizer.build_trainer(options, items)
+    with Checkpoints(workdir, lowest=fitting.CRITERIA) as checkpoints:
         exchange.store_tokenizer(trainer, weights, checkpoints, items.fingerprint)
-        chosen = run_config.codes.checkpoint
-        tokenized, models = rqvae.compare(
+        chosen = options.codes.checkpoint
+        tokenized, models = fitting.compare(
             training.Run(trainer), checkpoints, chosen, trainer.init()
         )
-    report = {"seconds": 0.0, "models": models}
-    rqvae.finish(run_config, items, tokenized, workdir, report)
+    measured = {"seconds": 0.0, "models": models}
+    tokenizer.finish(run_config, options, items, tokenized, workdir, measured)
 
 
 if __name__ == "__main__":

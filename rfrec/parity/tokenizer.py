@@ -26,7 +26,6 @@ from rfrec.parity.arrays import (
     part,
 )
 from rfrec.tokenizer import (
-    catalogue,
     codebooks,
     loss,
     mql4grec,
@@ -152,14 +151,14 @@ def _train(
     trainer = training.Trainer(
         arch=record.arch,
         objective=_OBJECTIVE,
-        codebooks=codebooks.Codebooks(init="uniform"),
+        codebooks=codebooks.Codebooks(init="uniform", bypass=False, freeze=False),
         optimizer=optimizer,
         schedule=loop.Schedule(1, steps, steps, 1),
         batch_size=size,
         seed=0,
         # One device, since recorded batches need not divide by more.
         engine=partition.make_engine("pmap", devices=jax.local_devices()[:1]),
-        items=catalogue.Items(
+        items=training.Items(
             values=batches.reshape(-1, width).astype(np.float32),
             train=rows.ravel(),
             validation=rows[:0, 0],

@@ -1,38 +1,37 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The data of a tokenizer's run, perhaps grown, in; the vectors of new items out.
+"""Reads the vectors of new items from a data set that has grown.
 
-The rows that are known are held against what the tokenizer was trained on, or against
-what the catalogue was made of, so that row i stays item i.
+Known rows are compared with those that the tokenizer was trained on, or that the
+catalogue was built from, so that row i remains item i.
 """
 
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
-from ml_collections import ConfigDict
 
 from rfrec.codes.catalogue import Encoder, Manifest
 from rfrec.config import UserError
 from rfrec.data import join, new_rows, sources
 from rfrec.data.dataset import Request
 from rfrec.data.features import check_features
-from rfrec.pipelines import tokenizer
+from rfrec.pipelines import collaborative, tokenizer
+from rfrec.pipelines.tokenizer import FinishedRun
 
-# Sources whose vectors are files to which rows can be appended. Others make the vectors
-# of all items together: with one more, all would be others. So do graph recommenders,
-# whose vectors are the feature named here.
-_FILES, _OF_GRAPH = ("folder", "mmrec"), "rf"
+# Sources whose vectors are files to which rows can be appended. The vectors of other
+# sources, and of graph recommenders, are computed from all items together.
+_FILES = ("folder", "mmrec")
 
 
 class Vectors(NamedTuple):
-    """Vectors of a catalogue's items.
+    """Vectors of new items.
 
     Attributes:
-      known: rows that are not new.
-      values: of the new rows, as the tokenizer reads them.
-      encoder: what they come from.
-      warnings: to be shown.
+      known: Number of rows that are not new.
+      values: Vectors of the new rows, scaled as for the tokenizer.
+      encoder: Identifies where the vectors come from.
+      warnings: Warnings for the user.
     """
 
     known: int
@@ -41,134 +40,155 @@ class Vectors(NamedTuple):
     warnings: tuple[str, ...]
 
 
-def read(
-    config: ConfigDict,
-    run_config: ConfigDict,
-    report: dict[str, Any],
-    name: str,
-    before: Manifest | None,
-) -> Vectors:
-    """Reads the data set that grows.
+class Growth(NamedTuple):
+    """A data set, the tokenizer's run and the catalogue so far.
 
-    Args:
-      config: of `rfrec.launch.grow`.
-      run_config: of the tokenizer's run.
-      report: of the tokenizer's run.
-      name: of the data set.
-      before: of the catalogue; None makes it.
+    Attributes:
+      path: Folder of the grown data set; None adds no item.
+      encoder: Name of the encoder that made the vectors, or None.
+      run: Folder of the tokenizer's run, for errors.
+      finished: Options and report of that run.
+      name: Name of the data set.
+      before: Manifest of the catalogue; None if it is built now.
+    """
+
+    path: str | None
+    encoder: str | None
+    run: str
+    finished: FinishedRun
+    name: str
+    before: Manifest | None
+
+    @property
+    def encoder_name(self) -> str | None:
+        """Name of the encoder; the catalogue's if none is configured."""
+        return self.encoder or (self.before.encoder.name if self.before else None)
+
+    @property
+    def known(self) -> int:
+        """Number of rows that are not new."""
+        if self.before:
+            return self.before.items
+        return self.finished.report["codes"]["data_sets"][self.name]["items"]
+
+    def without_new(self, encoder: Encoder) -> Vectors:
+        """Returns no new vectors."""
+        values = np.zeros((0, sum(encoder.widths)), np.float32)
+        return Vectors(self.known, values, encoder, ())
+
+    def open(self, name: str, path: str | None):
+        """Opens a data set of the tokenizer's source."""
+        data = self.finished.options.data
+        return sources.open_data_set(Request(data.source, path or data.path, name))
+
+
+def read(growth: Growth) -> Vectors:
+    """Reads the vectors of new items.
 
     Raises:
-      UserError: known rows have changed, new ones are not finite or of another width.
+      UserError: Known rows have changed, new ones are not finite or of another width,
+        or the source cannot grow.
     """
-    run, data = config.run, run_config.data
-    if before is not None and config.encoder not in (None, before.encoder.name):
+    before, data = growth.before, growth.finished.options.data
+    if before is not None and growth.encoder not in (None, before.encoder.name):
         raise UserError(
-            f"config.encoder={config.encoder!r}, but the catalogue has vectors of"
-            f" {before.encoder.name!r}: give those, or another --workdir"
+            f"config.encoder={growth.encoder!r}, but the catalogue has vectors of"
+            f" {before.encoder.name!r}; use those, or another --workdir"
         )
-    told = config.encoder or (before.encoder.name if before else None)
-    if data.source not in _FILES or _OF_GRAPH in data.features:
-        if config.data.path is not None:
-            made = _OF_GRAPH if _OF_GRAPH in data.features else data.source
+    of_graph = collaborative.NAME in data.features
+    if data.source not in _FILES or of_graph:
+        if growth.path is not None:
+            origin = collaborative.NAME if of_graph else data.source
             raise UserError(
-                f"config.data.path: {run} was trained on vectors of {made!r}, which are"
-                " made of all items together, so that none can be added: train a"
-                " tokenizer on files alone, data.source=folder"
+                f"config.data.path: {growth.run} was trained on vectors of {origin!r},"
+                " which are computed from all items together, so none can be added;"
+                " train a tokenizer on files, data.source=folder"
             )
-        return _made_together(run_config, report, run, name, told)
-    if before and config.data.path is None:
-        encoder = before.encoder._replace(name=told)
-        return _none(before.items, encoder)
-    known = before.items if before else report["codes"]["data_sets"][name]["items"]
-    found = sources.open_data_set(
-        Request(data.source, config.data.path or data.path, name)
-    )
-    chosen = tuple(before.encoder.features if before else data.features)
-    features = new_rows.open_features(found, chosen, known)
-    if config.data.path is None:
+        return _read_computed(growth)
+    if before and growth.path is None:
+        return growth.without_new(before.encoder._replace(name=growth.encoder_name))
+    return _read_files(growth)
+
+
+def _read_computed(growth: Growth) -> Vectors:
+    """Reads vectors that are computed together, of which none is new."""
+    options, rf, _ = growth.finished
+    items = tokenizer.load_items(options, rf)
+    names = tuple(block.name for block in items.blocks)
+    _check_known(items.fingerprint, " + ".join(names), growth)
+    widths = tuple(block.width for block in items.blocks)
+    encoder = Encoder(growth.encoder_name, names, widths, (), items.fingerprint)
+    return growth.without_new(encoder)
+
+
+def _read_files(growth: Growth) -> Vectors:
+    """Reads known and new rows of feature files."""
+    before, known = growth.before, growth.known
+    trained = growth.finished.options.data.features
+    chosen = before.encoder.features if before else trained
+    opened = growth.open(growth.name, growth.path)
+    features = new_rows.open_features(opened, tuple(chosen), known)
+    if growth.path is None:
         features = new_rows.first_rows(features, known)
     widths = tuple(f.values.shape[1] for f in features)
-    wanted = sum(before.encoder.widths) if before else report.get("width", sum(widths))
-    if sum(widths) != wanted or (before and widths != before.encoder.widths):
+    _check_widths(widths, " + ".join(f.origin for f in features), growth)
+    first, whole = new_rows.fingerprints(features, known)
+    if before is None:
+        factors = _trained_factors(features, growth)
+    elif first != before.encoder.sha256:
         raise UserError(
-            f"{' + '.join(f.origin for f in features)}: vectors are"
-            f" {'+'.join(map(str, widths))} wide, the tokenizer of {run} reads"
-            f" {wanted}: encode new items by the encoder of the old ones"
+            f"{features[0].origin}: its first {known} rows are not those that the"
+            f" catalogue was built from (sha256 {first[:12]} instead of"
+            f" {before.encoder.sha256[:12]}); restore them, and append new rows"
         )
-    if before:
-        factors = before.encoder.factors
-        first, whole = new_rows.fingerprints(features, known)
-        if first != before.encoder.sha256:
-            raise UserError(
-                f"{features[0].origin}: its first {known} rows are not those that the"
-                f" catalogue was made of (sha256 {first[:12]} instead of"
-                f" {before.encoder.sha256[:12]}): restore them, new rows come behind"
-            )
     else:
-        factors = _trained_factors(run_config, report, name, features, run)
-        whole = new_rows.fingerprints(features, known)[1]
+        factors = before.encoder.factors
     values, warnings = new_rows.join_new_rows(features, known, factors)
-    encoder = Encoder(told, tuple(f.name for f in features), widths, factors, whole)
+    names = tuple(f.name for f in features)
+    encoder = Encoder(growth.encoder_name, names, widths, factors, whole)
     return Vectors(known, values, encoder, tuple(warnings))
 
 
-def _made_together(
-    run_config: ConfigDict,
-    report: dict[str, Any],
-    run: str,
-    name: str,
-    told: str | None,
-) -> Vectors:
-    """Reads vectors that cannot grow: there are no new rows."""
-    items = tokenizer.load_items(run_config)
-    origin = " + ".join(block.name for block in items.blocks)
-    _check_known(items.fingerprint, report, origin, run)
-    known = report["codes"]["data_sets"][name]["items"]
-    widths = tuple(block.width for block in items.blocks)
-    names = tuple(block.name for block in items.blocks)
-    encoder = Encoder(told, names, widths, (), items.fingerprint)
-    return _none(known, encoder)
+def _check_widths(widths: tuple[int, ...], origin: str, growth: Growth) -> None:
+    before, report = growth.before, growth.finished.report
+    wanted = sum(before.encoder.widths) if before else report.get("width", sum(widths))
+    if sum(widths) != wanted or (before and widths != before.encoder.widths):
+        raise UserError(
+            f"{origin}: vectors are {'+'.join(map(str, widths))} wide, the tokenizer of"
+            f" {growth.run} reads {wanted}; encode new items by the encoder of the old"
+            " ones"
+        )
 
 
-def _none(known: int, encoder: Encoder) -> Vectors:
-    """Returns no new vectors."""
-    values = np.zeros((0, sum(encoder.widths)), np.float32)
-    return Vectors(known, values, encoder, ())
+def _trained_factors(features: list[join.Feature], growth: Growth) -> tuple[float, ...]:
+    """Returns the scale of each feature, which must be those of the training.
 
-
-def _trained_factors(
-    run_config: ConfigDict,
-    report: dict[str, Any],
-    name: str,
-    features: list[join.Feature],
-    run: str,
-) -> tuple[float, ...]:
-    """Returns the scale of features, checking that the tokenizer has seen them.
-
-    The rows that it was trained on are read and scaled as they were then.
+    The rows of the training are read and scaled as they were then.
     """
-    data, parts, factors = run_config.data, [], ()
-    for other, told in report["codes"]["data_sets"].items():
-        opened = features
-        if other != name:
-            found = sources.open_data_set(Request(data.source, data.path, other))
-            opened = found.read_features(tuple(data.features))
-        cut = new_rows.first_rows(opened, told["items"])
-        checked = [check_features(f.values, f.origin) for f in cut]
-        if other == name:
-            pairs = zip(cut, checked, strict=True)
-            factors = tuple(float(join.factor(f, r, data.scale)) for f, r in pairs)
-        parts.append(join.join_checked(cut, checked, name=other, scale=data.scale))
+    options, _, report = growth.finished
+    parts, factors = [], ()
+    for name, entry in report["codes"]["data_sets"].items():
+        own = features
+        if name != growth.name:
+            own = growth.open(name, None).read_features(options.data.features)
+        rows = new_rows.first_rows(own, entry["items"])
+        checked = [check_features(f.values, f.origin) for f in rows]
+        scale: Any = options.data.scale
+        if name == growth.name:
+            pairs = zip(rows, checked, strict=True)
+            factors = tuple(float(join.factor(f, r, scale)) for f, r in pairs)
+        parts.append(join.join_checked(rows, checked, name=name, scale=scale))
     origin = " + ".join(f.origin for f in features)
-    _check_known(join.stack(parts).fingerprint, report, origin, run)
+    _check_known(join.stack(parts).fingerprint, origin, growth)
     return factors
 
 
-def _check_known(found: str, report: dict[str, Any], origin: str, run: str) -> None:
+def _check_known(fingerprint: str, origin: str, growth: Growth) -> None:
+    report = growth.finished.report
     wanted = report["data"]["sha256"]
-    if found != wanted:
+    if fingerprint != wanted:
         raise UserError(
-            f"{origin}: the first {report['items']} vectors (sha256 {found[:12]}) are"
-            f" not those that {run} was trained on ({wanted[:12]}): restore them, new"
-            " rows come behind"
+            f"{origin}: the first {report['items']} vectors (sha256"
+            f" {fingerprint[:12]}) are not those that {growth.run} was trained on"
+            f" ({wanted[:12]}); restore them, and append new rows"
         )

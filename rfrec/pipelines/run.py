@@ -27,11 +27,15 @@ from rfrec.rf import settings as rf_settings
 # Command -> function of the locked config and the run folder. They are imported when
 # they are used: a command does not wait for the dependencies of the others.
 PIPELINES: Mapping[str, str] = {
+    "codes": "rfrec.pipelines.tokenizer:export",
     "features": "rfrec.pipelines.features:run",
     "fuse": "rfrec.pipelines.hybrid:run",
+    "grow": "rfrec.pipelines.catalogue:run",
     "recommend": "rfrec.pipelines.recommend:evaluate",
+    "rqvae": "rfrec.pipelines.tokenizer:run",
     "sasrec": "rfrec.pipelines.sasrec:run",
     "t5": "rfrec.pipelines.retriever:run",
+    "withhold": "rfrec.pipelines.cold_data:run",
 }
 # Command -> function of a run folder that returns the trained model.
 LOADERS: Mapping[str, str] = {

@@ -10,48 +10,64 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from rfrec import config as cfg
 from rfrec.codes import table
-from rfrec.tokenizer import kmeans, rqvae
+from rfrec.tokenizer import kmeans, quantizer, rqvae
 from rfrec.train.state import TrainState
+
+_TWO = cfg.Rule(
+    lambda v: len(v) == 2 and min(v) > 0, "two values above 0, first and last"
+)
 
 
 @dataclasses.dataclass(frozen=True)
-class Codebooks:
-    """How codebooks start and are updated.
+class Codebooks(quantizer.Quantization):
+    """How codebooks are initialised and updated.
 
     Attributes:
       init: `uniform` in (-1/K, 1/K), or `kmeans` on the residuals of each level.
-      init_epoch: Epochs done before k-means: 0 at the first step (MQL4GRec, TIGER),
-        1 after one epoch, when latents mean something.
-      bypass: Until k-means the decoder gets the latents themselves and the codebook
-        no loss, so that the vectors clustered are those of a trained autoencoder; else
-        the random codebook is trained with.
-      init_on: `batch`: the first batch of that epoch; `all`: every training item.
-      kmeans_rows: Most items that `all` takes; of more, a sample drawn by the seed.
-        None takes all. Faiss (Johnson et al., 2021) samples too, 256 a centre.
-      kmeans_iterations: Most Lloyd iterations.
-      kmeans_restarts: Seedings to try; the one with the fewest conflict items is kept.
-      ema_decay: Of the moving averages, for `learned_by=ema`.
-      revive_below: Average uses in a batch below which an EMA code is revived.
-      temperature: Gumbel softmax temperature at the first and from the last annealed
-        epoch on, exponentially in between.
-      temperature_epochs: Epochs over which the temperature is annealed.
-      freeze: After k-means only the decoder learns. Encoder and codebooks pull similar
-        items together while they train, so codes collide least right after k-means.
+      init_epoch: Number of epochs before k-means: 0 initialises at the first step
+        (MQL4GRec, TIGER), later epochs cluster latents of a trained encoder.
+      bypass: Whether the decoder receives the latents themselves until k-means, without
+        a loss of the codebook, so that k-means clusters the latents of an autoencoder.
+      init_on: Vectors for k-means: the first `batch` of the epoch, or `all` items.
+      kmeans_rows: Maximum number of items that `all` takes: a random sample of more
+        (Faiss, Johnson et al., 2021, takes 256 for each centre). None takes all.
+      kmeans_iterations: Maximum number of Lloyd iterations.
+      kmeans_restarts: Number of seedings; the one with the fewest conflicts is kept.
+      ema_decay: Decay of the moving averages of `learned_by=ema`.
+      revive_below: Average number of uses in a batch below which an EMA code is moved
+        to a random residual of the batch.
+      temperature: Temperature of the Gumbel softmax at first and from the last annealed
+        epoch on, exponential in between.
+      temperature_epochs: Number of epochs over which the temperature is annealed.
+      freeze: Whether only the decoder learns after k-means. Encoder and codebooks pull
+        similar items together while they train, so codes collide least right after
+        k-means.
     """
 
-    init: Literal["uniform", "kmeans"] = "kmeans"
-    init_epoch: int = 0
-    bypass: bool = False
-    init_on: Literal["batch", "all"] = "batch"
-    kmeans_rows: int | None = 65_536
-    kmeans_iterations: int = 100
-    kmeans_restarts: int = 1
-    ema_decay: float = 0.99
-    revive_below: float = 0.0
-    temperature: tuple[float, float] = (1.0, 1.0)
-    temperature_epochs: float = 1.0
-    freeze: bool = False
+    init: Literal["kmeans", "uniform"] = "kmeans"
+    init_epoch: int = cfg.option(30, cfg.at_least(0))
+    bypass: bool = True
+    init_on: Literal["all", "batch"] = "all"
+    kmeans_rows: int | None = cfg.option(65_536, cfg.at_least(1))
+    kmeans_iterations: int = cfg.option(100, cfg.at_least(1))
+    kmeans_restarts: int = cfg.option(8, cfg.at_least(1))
+    ema_decay: float = cfg.option(0.99, cfg.within(0, 1))
+    revive_below: float = cfg.option(0.0, cfg.at_least(0))
+    temperature: tuple[float, float] = cfg.option((1.0, 0.2), _TWO)
+    temperature_epochs: float = cfg.option(50.0, cfg.above(0))
+    freeze: bool = True
+
+
+# Encoder, codebooks and decoder train together from the first step, as in MQL4GRec.
+ONE_PHASE = {
+    "init_epoch": 0,
+    "bypass": False,
+    "init_on": "batch",
+    "kmeans_restarts": 1,
+    "freeze": False,
+}
 
 
 def fit(
@@ -64,9 +80,9 @@ def fit(
 
     Args:
       key: Source of the seedings.
-      latents: Of the items to initialise on.
+      latents: Latents of the items to initialise on.
       sizes: Number of codes of each level.
-      settings: Iterations and restarts.
+      settings: Options: iterations and restarts.
 
     Returns:
       The codebooks of the restart with the fewest conflict items, padded.
@@ -98,13 +114,14 @@ def replace(
     state: TrainState, vectors: Float[np.ndarray, "Q K W"], arch: rqvae.Architecture
 ) -> TrainState:
     """Replaces the codebook of a host state."""
-    if arch.learned_by == "gradient" and not arch.projection:
+    spec = arch.quantization
+    if spec.learned_by == "gradient" and not spec.projection:
         params = {**state.params, "codebook": vectors}
         return state.replace(params=params)
     codebook = {**state.model_state["codebook"], "vectors": vectors}
-    if arch.learned_by == "ema":
+    if spec.learned_by == "ema":
         codebook |= {"counts": np.ones(vectors.shape[:2], "f4"), "sums": vectors}
-    if arch.projection:
+    if spec.projection:
         # What has been learned so far would move the new vectors.
         identity = np.tile(np.eye(vectors.shape[2], dtype="f4"), (len(vectors), 1, 1))
         state = state.replace(params={**state.params, "projection": identity})

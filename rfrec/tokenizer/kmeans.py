@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from rfrec.tokenizer import nearest
+from rfrec import numerics
 
 
 class KMeans(NamedTuple):
@@ -93,7 +93,7 @@ def _lloyd_step(
 ) -> tuple[Float[Array, "K D"], Float[Array, ""]]:
     """Moves centres to the means of their rows, empty ones to the farthest rows."""
     d = squared_distances(x, centers)
-    codes, closest = nearest.first_min(d), jnp.min(d, axis=1)
+    codes, closest = numerics.first_min(d), jnp.min(d, axis=1)
     sums, counts = cluster_sums(x, codes, centers.shape[0])
     empty = counts == 0
     # The r-th empty cluster takes the r-th farthest row.
@@ -166,7 +166,7 @@ def fit_residual(
     codebooks, codes, residual = [], [], x
     for level_key, k in zip(jax.random.split(key, len(sizes)), sizes, strict=True):
         centers = fit(level_key, residual, k, iterations=iterations).centers
-        code = nearest.first_min(squared_distances(residual, centers))
+        code = numerics.first_min(squared_distances(residual, centers))
         codebooks.append(centers)
         codes.append(code)
         residual = residual - centers[code]

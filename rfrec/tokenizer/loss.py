@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float
 
+from rfrec import config as cfg
 from rfrec.tokenizer import rqvae
 
 
@@ -22,27 +23,28 @@ class Objective:
     + beta * commitment_l), R the mean or the sum over levels.
 
     Attributes:
-      recon: `mse` or `l1` of the dense columns.
-      multi_hot: `bce`: columns of a multi-hot feature are logits under binary
-        cross-entropy; `dense`: treated as the others.
-      recon_reduce: `mean` or `sum` over the columns (then the mean over the batch).
-      level_reduce: `mean` or `sum` over the levels.
+      recon: Loss of the dense columns, `mse` or `l1`.
+      multi_hot: Loss of the columns of multi-hot features: `bce` treats outputs as
+        logits of a binary cross-entropy, `dense` treats them as the other columns.
+      recon_reduce: Reduction over the columns, `mean` or `sum`.
+      level_reduce: Reduction over the levels, `mean` or `sum`.
       recon_weight: Weight of the reconstruction.
-      quant_weight: Weight of codebook and commitment loss together.
-      codebook_weight: Weight of the codebook loss; without effect on `ema`.
+      quant_weight: Weight of the codebook and commitment losses together.
+      codebook_weight: Weight of the codebook loss; no effect if codebooks are learned
+        by moving averages.
       beta: Weight of the commitment loss.
-      beta_warmup_epochs: Epochs over which beta grows linearly from 0.
+      beta_warmup_epochs: Number of epochs over which beta grows linearly from 0.
     """
 
     recon: Literal["mse", "l1"] = "mse"
     multi_hot: Literal["bce", "dense"] = "bce"
     recon_reduce: Literal["mean", "sum"] = "mean"
     level_reduce: Literal["mean", "sum"] = "mean"
-    recon_weight: float = 1.0
-    quant_weight: float = 1.0
-    codebook_weight: float = 1.0
-    beta: float = 0.25
-    beta_warmup_epochs: float = 0.0
+    recon_weight: float = cfg.option(1.0, cfg.at_least(0))
+    quant_weight: float = cfg.option(1.0, cfg.at_least(0))
+    codebook_weight: float = cfg.option(1.0, cfg.at_least(0))
+    beta: float = cfg.option(0.25, cfg.at_least(0))
+    beta_warmup_epochs: float = cfg.option(0.0, cfg.at_least(0))
 
 
 class Losses(NamedTuple):
@@ -103,12 +105,12 @@ def row_losses(
     """Combines the losses of one pass; the loss of a batch is the mean of its rows.
 
     Args:
-      output: Of the model on x.
+      output: Output of the model for x.
       x: Item vectors.
       objective: Weights and reductions.
       beta: Weight of the commitment loss at this step.
       multi_hot: As for `reconstruction_loss`.
-      bypass: If true, the quantization does not count.
+      bypass: If true, the quantization loss is 0.
     """
     recon = reconstruction_loss(
         output.reconstruction, x, objective, multi_hot=multi_hot

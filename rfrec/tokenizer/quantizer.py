@@ -20,36 +20,54 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
-from rfrec.tokenizer import nearest, sinkhorn
+from rfrec import config as cfg
+from rfrec import numerics
+from rfrec.tokenizer import sinkhorn
 
 BATCH = "batch"
 
 
 @dataclasses.dataclass(frozen=True)
 class Quantization:
-    """How vectors become codes.
+    """How vectors become codes, and what the code vectors are.
 
     Attributes:
-      sizes: Number of codes of each level; they may differ.
+      sizes: Number of codes of each level; levels may differ.
       estimator: Gradient through the choice of a code: `ste` straight-through,
         `rotation` (Fifty et al., Restructuring Vector Quantization with the Rotation
         Trick, ICLR 2025), `gumbel` softmax over the codes (Jang et al., ICLR 2017).
       distance: Squared `l2`, or `cosine` (1 - cosine similarity).
-      residual_grad: What the next level sees. `stop`: the residual less the
-        estimator's output; with `ste` its gradient is exactly zero, so commitment
-        beyond the first level never reaches the encoder (MQL4GRec, LETTER). `flow`:
-        less the detached code vector, so every level's commitment reaches it.
-      sk_epsilons: Sinkhorn regularisation of each level while training; 0 takes the
-        nearest code.
-      sk_iterations: Sinkhorn iterations.
+      residual_grad: What the next level receives. `stop`: the residual minus the output
+        of the estimator; with `ste` its gradient is exactly zero, so the commitment
+        loss reaches the encoder from the first level only (MQL4GRec, LETTER). `flow`:
+        the residual minus the detached code vector, so that the commitment loss of
+        every level reaches the encoder.
+      sk_epsilons: Sinkhorn regularisation while training, one value for each level or
+        one for all; 0 takes the nearest code.
+      sk_iterations: Number of Sinkhorn iterations.
+      learned_by: Codebooks are learned by `gradient` or by moving averages, `ema`.
+      projection: SimVQ (Zhu et al., 2024): code vectors are a frozen codebook times a
+        learned matrix, so that a gradient moves all of them.
+      l2_normalize: Whether latents and first-level code vectors have length 1.
     """
 
-    sizes: tuple[int, ...]
+    sizes: tuple[int, ...] = cfg.option((64,) * 4, cfg.each(cfg.whole(1), least=1))
     estimator: Literal["ste", "rotation", "gumbel"] = "ste"
     distance: Literal["l2", "cosine"] = "l2"
     residual_grad: Literal["stop", "flow"] = "stop"
-    sk_epsilons: tuple[float, ...] = ()
-    sk_iterations: int = 50
+    sk_epsilons: tuple[float, ...] = cfg.option(
+        (0.0,), cfg.each(cfg.at_least(0), least=1)
+    )
+    sk_iterations: int = cfg.option(50, cfg.at_least(1))
+    learned_by: Literal["gradient", "ema"] = "gradient"
+    projection: bool = False
+    l2_normalize: bool = False
+
+    @property
+    def epsilons(self) -> tuple[float, ...]:
+        """Sinkhorn regularisation of each level."""
+        one = len(self.sk_epsilons) == 1
+        return self.sk_epsilons * len(self.sizes) if one else self.sk_epsilons
 
     @property
     def mask(self) -> Bool[np.ndarray, "Q K"] | None:
@@ -134,7 +152,7 @@ def _choose(d: Float[Array, " K"], epsilon, columns, spec, axis_name):
     """Returns the code of one row from its (detached) distances."""
 
     def closest():
-        return nearest.first_min(d)
+        return numerics.first_min(d)
 
     if columns is not None:
         d = jnp.where(columns, d, jnp.inf)
@@ -182,7 +200,7 @@ def quantize(
     if spec.mask is not None:
         levels["columns"] = jnp.asarray(spec.mask)
     if training and spec.balanced:
-        levels["epsilon"] = jnp.asarray(spec.sk_epsilons, z.dtype)
+        levels["epsilon"] = jnp.asarray(spec.epsilons, z.dtype)
     if soft:
         assert key is not None, "gumbel draws noise while training"
         levels["key"] = jax.random.split(key, len(spec.sizes))

@@ -11,7 +11,7 @@ in `inputs`.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
+from rfrec import config as cfg
 from rfrec.tokenizer import quantizer
 from rfrec.train.matmul import matmul
 
@@ -32,38 +33,41 @@ INITIALIZERS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Architecture:
-    """Shape and numerics of an RQ-VAE.
+class Layers:
+    """Shape and numerics of encoder and decoder.
+
+    Attributes:
+      hidden: Widths of the encoder's hidden layers; the decoder mirrors them.
+      latent_width: Width of the latents and of the code vectors.
+      dropout: Dropout rate before every linear layer.
+      batch_norm: Whether every hidden linear layer is followed by batch normalisation.
+      normalize_input: Whether the columns of the input are standardised by the
+        statistics of all items; reconstructions are in the original units.
+      initializer: `xavier` normal, or `normal` with standard deviation 0.02; biases are
+        zero.
+      dtype: Type of the products of encoder and decoder; all else is float32.
+    """
+
+    hidden: tuple[int, ...] = cfg.option((256, 256), cfg.each(cfg.whole(1)))
+    latent_width: int = cfg.option(32, cfg.at_least(1))
+    dropout: float = cfg.option(0.0, cfg.within(0, 1))
+    batch_norm: bool = False
+    normalize_input: bool = False
+    initializer: Literal["xavier", "normal"] = "xavier"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Architecture(Layers):
+    """All that determines the parameters and the function of an RQ-VAE.
 
     Attributes:
       input_width: Width of an item vector.
-      hidden: Widths of the encoder's hidden layers; the decoder mirrors them.
-      latent_width: Width of the latent and of the code vectors.
       quantization: How latents become codes.
-      dropout: Rate before every linear layer, in [0, 1).
-      batch_norm: Batch normalisation after every hidden linear layer.
-      initializer: `xavier` normal, or `normal` with deviation .02. Biases are zero.
-      normalize_input: Standardise the columns of the input by the statistics of all
-        items; reconstructions are returned in the original units.
-      l2_normalize: Latents and first-level code vectors have unit length.
-      projection: SimVQ (Zhu et al., 2024): code vectors are a frozen codebook times a
-        learned matrix, so that a gradient moves all of them.
-      learned_by: Codebooks learned by `gradient` or by moving averages, `ema`.
-      dtype: Of the encoder's and decoder's products; all else is float32.
     """
 
     input_width: int
-    hidden: tuple[int, ...]
-    latent_width: int
     quantization: quantizer.Quantization
-    dropout: float = 0.0
-    batch_norm: bool = False
-    initializer: Literal["xavier", "normal"] = "xavier"
-    normalize_input: bool = False
-    l2_normalize: bool = False
-    projection: bool = False
-    learned_by: Literal["gradient", "ema"] = "gradient"
-    dtype: Any = jnp.float32
 
 
 def drop_rows(
@@ -103,7 +107,7 @@ class Mlp(nn.Module):
                 x = drop_rows(layer_keys, x, arch.dropout)
             x = nn.Dense(
                 width,
-                dtype=arch.dtype,
+                dtype=jnp.dtype(arch.dtype),
                 kernel_init=INITIALIZERS[arch.initializer],
                 dot_general=_product,
                 name=f"linear_{i}",
@@ -148,17 +152,17 @@ class RQVAE(nn.Module):
             (*reversed(arch.hidden), arch.input_width), arch, self.axis_name
         )
         shape = (len(spec.sizes), max(spec.sizes), arch.latent_width)
-        if arch.learned_by == "ema" or arch.projection:
+        if spec.learned_by == "ema" or spec.projection:
             vectors = self.variable("codebook", "vectors", self._uniform, shape)
             self.codebook = vectors.value
-            if arch.learned_by == "ema":
+            if spec.learned_by == "ema":
                 self.variable("codebook", "counts", jnp.ones, shape[:2])
                 self.variable("codebook", "sums", lambda: vectors.value)
         else:
             self.codebook = self.param(
                 "codebook", lambda key: uniform_codebook(key, spec.sizes, shape[-1])
             )
-        if arch.projection:
+        if spec.projection:
             self.projection = self.param(
                 "projection", lambda _: jnp.tile(jnp.eye(shape[-1]), (shape[0], 1, 1))
             )
@@ -174,10 +178,11 @@ class RQVAE(nn.Module):
 
     def code_vectors(self) -> Float[Array, "Q K W"]:
         """Returns the code vectors in use: projected, normalised as configured."""
+        spec = self.arch.quantization
         vectors = jnp.asarray(self.codebook)  # parameters may lie on the host
-        if self.arch.projection:
+        if spec.projection:
             vectors = jnp.einsum("qkw,qwv->qkv", vectors, self.projection)
-        if self.arch.l2_normalize:
+        if spec.l2_normalize:
             first = quantizer.unit(vectors[:1])
             vectors = jnp.concatenate([first, vectors[1:]])
         return vectors
@@ -193,7 +198,7 @@ class RQVAE(nn.Module):
         if self.arch.normalize_input:
             x = (x - self.mean.value[None]) / self.deviation.value[None]
         z = self.encoder(x, training=training, keys=keys)
-        return quantizer.unit(z) if self.arch.l2_normalize else z
+        return quantizer.unit(z) if self.arch.quantization.l2_normalize else z
 
     def decode(
         self,

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from rfrec.tokenizer import nearest
+from rfrec import numerics
 
 # While scalings stay within exp(+-_MAX_LOG_SCALE) a kernel serves. Kernel entries
 # that underflow are below exp(-87), so what they would add stays below exp(-27).
@@ -167,4 +167,4 @@ def assign(
     cost = d / epsilon + v[None, :]
     if columns is not None:
         cost = jnp.where(columns[None, :], cost, jnp.inf)
-    return nearest.first_min(cost)
+    return numerics.first_min(cost)

@@ -14,17 +14,63 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from rfrec.codes import table
-from rfrec.tokenizer import catalogue, loss, rqvae
 from rfrec.tokenizer import codebooks as codebooks_lib
-from rfrec.train import loop, partition
+from rfrec.tokenizer import loss, rqvae
+from rfrec.train import epochs, loop, partition
 from rfrec.train.state import TrainState, create, step_key
 from rfrec.typing import PyTree
 
 # Rows of one block of an evaluation.
 _EVAL_ROWS = 2048
+
+
+@dataclasses.dataclass(frozen=True)
+class Items:
+    """Item vectors and which of them are trained on.
+
+    Attributes:
+      values: Vectors, float16 or float32, possibly memory-mapped.
+      train: Rows to train on.
+      validation: Rows held out, possibly none.
+      multi_hot: True for the columns of multi-hot features; None if there are none.
+      resident: Whether every device holds all vectors; otherwise batches are read from
+        `values` when they are needed.
+    """
+
+    values: Float[np.ndarray, "N D"]
+    train: Int[np.ndarray, " T"]
+    validation: Int[np.ndarray, " V"]
+    multi_hot: Bool[np.ndarray, " D"] | None = None
+    resident: bool = True
+
+
+def split_items(
+    num_items: int, val_ratio: float, seed: int
+) -> tuple[Int[np.ndarray, " T"], Int[np.ndarray, " V"]]:
+    """Holds out a random share of the items; returns training and held-out rows."""
+    order = np.random.default_rng([seed, 1]).permutation(num_items)
+    held = int(round(val_ratio * num_items))
+    return np.sort(order[held:]), np.sort(order[:held])
+
+
+def column_statistics(
+    x: Float[np.ndarray, "T D"],
+) -> dict[str, Float[np.ndarray, " D"]]:
+    """Returns mean and standard deviation of columns; 1 for constant columns."""
+    mean, deviation = x.mean(axis=0, dtype="f8"), x.std(axis=0, dtype="f8")
+    deviation = np.where(deviation > 1e-6, deviation, 1.0)
+    return {"mean": mean.astype("f4"), "deviation": deviation.astype("f4")}
+
+
+def read_rows(
+    values: Float[np.ndarray, "N D"], rows: Int[np.ndarray, "S B"]
+) -> Float[np.ndarray, "S B D"]:
+    """Reads rows of a memory map in ascending order, which is fast on disks."""
+    flat, inverse = np.unique(rows, return_inverse=True)
+    return np.asarray(values[flat])[inverse].reshape(*rows.shape, values.shape[1])
 
 
 class Evaluation(NamedTuple):
@@ -40,18 +86,18 @@ class Evaluation(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Trainer:
-    """Builds and runs the training of one RQ-VAE; holds settings, no state.
+    """Builds the compiled functions of one RQ-VAE's training; has no state.
 
     Attributes:
-      arch: Of the model.
-      objective: Of the loss.
-      codebooks: Their start and update.
-      optimizer: From `train.optim`.
-      schedule: Of the loop.
-      batch_size: Of all devices together.
-      seed: Of initialisation, order and noise.
-      engine: Places and compiles.
-      items: To train on.
+      arch: Architecture of the model.
+      objective: Weights and reductions of the loss.
+      codebooks: How codebooks are initialised and updated.
+      optimizer: Optimizer from `train.optim`.
+      schedule: Schedule of the training loop.
+      batch_size: Number of rows in a batch, over all devices.
+      seed: Seed of initialisation, order and noise.
+      engine: Places arrays and compiles functions.
+      items: Item vectors to train on.
     """
 
     arch: rqvae.Architecture
@@ -62,7 +108,7 @@ class Trainer:
     batch_size: int
     seed: int
     engine: partition.Engine
-    items: catalogue.Items
+    items: Items
 
     @property
     def model(self) -> rqvae.RQVAE:
@@ -81,9 +127,7 @@ class Trainer:
         variables = init(key, x)
         params = variables.pop("params")
         if self.arch.normalize_input:
-            variables["inputs"] = catalogue.column_statistics(
-                self.items.values[self.items.train]
-            )
+            variables["inputs"] = column_statistics(self.items.values[self.items.train])
         state = create(
             params=params,
             model_state=variables,
@@ -111,11 +155,11 @@ class Trainer:
         grads, losses = partition.mean((grads, losses), axis)
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
         if frozen:
-            # Momentum and weight decay would go on moving what has no gradient.
+            # Momentum and weight decay move parameters that have no gradient too.
             fixed = {k: u for k, u in updates.items() if k != "decoder"}
             updates = updates | jax.tree.map(jnp.zeros_like, fixed)
         model_state = {**state.model_state, **updated}
-        if self.arch.learned_by == "ema":
+        if self.arch.quantization.learned_by == "ema":
             model_state["codebook"] = self._move_codebook(state, quantized)
         state = state.replace(
             step=state.step + 1,
@@ -126,7 +170,7 @@ class Trainer:
         return state, losses
 
     def _objective(self, params: PyTree, state: TrainState, x, frozen: bool):
-        """Returns the loss of this device's rows, and what came with it."""
+        """Returns the loss of this device's rows and auxiliary outputs."""
         if frozen:
             fixed = {k: v for k, v in params.items() if k != "decoder"}
             params = params | lax.stop_gradient(fixed)
@@ -173,22 +217,18 @@ class Trainer:
     def compile_steps(self, *, frozen: bool):
         """Compiles `(state, vectors, batches, count) -> (state, losses)`.
 
-        One call does `count` steps, known only when it runs, so that calls of every
-        length share one program.
+        One call runs `count` steps. The count is an argument of the program, so that
+        calls of every length share one program.
         """
         resident = self.items.resident
 
         def steps(state, vectors, batches, count):
-            def one(i, carry):
-                state, logs = carry
+            def one(state, i):
                 batch = lax.dynamic_index_in_dim(batches, i, keepdims=False)
                 x = vectors[batch] if resident else batch
-                x = x.astype(jnp.float32)
-                state, losses = self.step(state, x, frozen=frozen)
-                return state, jax.tree.map(lambda a, b: a.at[i].set(b), logs, losses)
+                return self.step(state, x.astype(jnp.float32), frozen=frozen)
 
-            logs = loss.Losses(*(jnp.zeros(batches.shape[0]) for _ in range(3)))
-            return lax.fori_loop(0, count, one, (state, logs))
+            return epochs.run_steps(one, state, count, batches.shape[0])
 
         return self.engine.compile(steps, donate=True)
 
@@ -244,7 +284,7 @@ class Trainer:
             return self.engine.shard(lambda part: rows[:, part], rows.shape)
         shape = (*rows.shape, self.arch.input_width)
         return self.engine.shard(
-            lambda part: catalogue.read_rows(self.items.values, rows[:, part]), shape
+            lambda part: read_rows(self.items.values, rows[:, part]), shape
         )
 
 
@@ -257,37 +297,22 @@ class Run:
         self._steps = trainer.compile_steps(frozen=False)
         self._frozen_steps = trainer.compile_steps(frozen=True)
         self._evaluate = trainer.compile_evaluation()
-        self._epoch = (-1, np.zeros((0, 0), np.int32))
-
-    def _batches(self, epoch: int) -> Int[np.ndarray, "S B"]:
-        if self._epoch[0] != epoch:
-            t = self.trainer
-            rows = catalogue.epoch_rows(
-                t.items.train, t.batch_size, seed=t.seed, epoch=epoch
-            )
-            self._epoch = (epoch, rows)
-        return self._epoch[1]
+        self._epochs = epochs.EpochSteps(
+            trainer.items.train, trainer.batch_size, seed=trainer.seed
+        )
 
     def program(self) -> loop.Program:
-        """Returns what the loop runs."""
+        """Returns the functions for the training loop."""
         return loop.Program(self._run, self._begin_epoch, self._metrics)
 
     def _run(self, state, first: int, count: int):
-        schedule = self.trainer.schedule
-        size, parts, step = schedule.steps_per_epoch, [], first
-        while step < first + count:
-            epoch, within = divmod(step, size)
-            part = self._batches(epoch)[within : within + first + count - step]
-            parts.append(part)
-            step += len(part)
-        rows = np.concatenate(parts)
-        most = schedule.steps_per_call
-        padded = np.concatenate([rows, np.zeros((most - count, rows.shape[1]), "i4")])
-        settings = self.trainer.codebooks
-        frozen = settings.freeze and first >= settings.init_epoch * size
+        schedule, settings = self.trainer.schedule, self.trainer.codebooks
+        rows = self._epochs.take(first, count, schedule.steps_per_call)
+        first_frozen = settings.init_epoch * schedule.steps_per_epoch
+        frozen = settings.freeze and first >= first_frozen
         steps = self._frozen_steps if frozen else self._steps
         state, losses = steps(
-            state, self._vectors, self.trainer.place_batches(padded), np.int32(count)
+            state, self._vectors, self.trainer.place_batches(rows), np.int32(count)
         )
         losses = self.trainer.engine.fetch(losses)
         return state, {
@@ -300,15 +325,15 @@ class Run:
         """Passes items through the model with nearest codes.
 
         Args:
-          state: Placed by the engine.
-          rows: Items wanted.
+          state: State on the devices.
+          rows: Rows of the items.
         """
         trainer = self.trainer
         devices = trainer.engine.num_devices
         size = min(_EVAL_ROWS, len(rows))
         size += -size % devices
         blocks = np.resize(rows, (-(-len(rows) // size), size)).astype(np.int32)
-        # Streamed vectors come one block a call, so that a call's memory is bounded.
+        # Streamed vectors pass one block in each call, which bounds the memory.
         calls = [blocks] if trainer.items.resident else np.split(blocks, len(blocks))
         results = []
         for call in calls:
@@ -324,7 +349,7 @@ class Run:
         trainer, settings = self.trainer, self.trainer.codebooks
         rows = trainer.items.train
         if settings.init_on == "batch":
-            rows = self._batches(epoch)[0]
+            rows = self._epochs.epoch(epoch)[0]
         elif settings.kmeans_rows is not None and len(rows) > settings.kmeans_rows:
             drawn = np.random.default_rng((trainer.seed, epoch))
             rows = np.sort(drawn.choice(rows, settings.kmeans_rows, replace=False))
@@ -338,15 +363,13 @@ class Run:
         return trainer.engine.replicate(host)
 
     def _metrics(self, state) -> dict[str, Any]:
-        """Evaluates all items: losses, share of energy left, code statistics."""
+        """Evaluates all items: losses, remaining energy, code statistics."""
         items = self.trainer.items
         result = self.evaluate(state, np.arange(len(items.values)))
         return metrics(result, items, self.trainer.arch.quantization.sizes)
 
 
-def metrics(
-    result: Evaluation, items: catalogue.Items, sizes: tuple[int, ...]
-) -> dict[str, Any]:
+def metrics(result: Evaluation, items: Items, sizes: tuple[int, ...]) -> dict[str, Any]:
     """Summarises an evaluation of all items.
 
     `energy_left` is the summed squared error of the reconstruction over the summed

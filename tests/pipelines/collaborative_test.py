@@ -9,7 +9,7 @@ import pytest
 
 from rfrec.config import UserError
 from rfrec.graph import gume as model
-from rfrec.launch import gume, rqvae
+from rfrec.launch import gume
 from rfrec.pipelines import collaborative, finished_graph, tokenizer
 from rfrec.pipelines import graph as gume_settings
 from tests.support.commands import load_config
@@ -78,6 +78,10 @@ def tokenizer_config(data, graph, **overrides):
     return load_config("rqvae", "smoke", **(made | overrides))
 
 
+def load_items(config):
+    return tokenizer.load_items(tokenizer.check(config), config.rf)
+
+
 def behaviour_of(run):
     """H of items by the model's own function, on its parameters as stored."""
     arch = gume_settings.architecture(run.config, run.data)
@@ -90,11 +94,11 @@ def behaviour_of(run):
 
 def test_used_items_have_their_embedding_and_others_a_generated_one(data, graph):
     config = tokenizer_config(data, graph)
-    items = tokenizer.load_items(config)
+    items = load_items(config)
     assert [(b.name, b.width) for b in items.blocks] == [("text", 6), ("rf", 8)]
     config.data.features = ("rf",)
     config.data.scale = "none"
-    alone = tokenizer.load_items(config).values
+    alone = load_items(config).values
     wanted = behaviour_of(finished_graph.open_run(graph))
     used = np.delete(np.arange(ITEMS), COLD)
     np.testing.assert_allclose(alone[used], wanted[used], rtol=1e-5, atol=1e-7)
@@ -107,7 +111,7 @@ def test_used_items_have_their_embedding_and_others_a_generated_one(data, graph)
 
 def test_the_section_rf_says_how_rows_are_generated(data, graph):
     one, two = (
-        tokenizer.load_items(
+        load_items(
             tokenizer_config(
                 data, graph, **{"data.scale": "none", "rf.sampling_steps": steps}
             )
@@ -121,7 +125,7 @@ def test_the_section_rf_says_how_rows_are_generated(data, graph):
 
 
 def test_codes_are_made_of_them(data, graph, tmp_path):
-    rqvae.main(tokenizer_config(data, graph), tmp_path / "run")
+    tokenizer.run(tokenizer_config(data, graph), tmp_path / "run")
     table = json.loads((tmp_path / "run/codes.json").read_text())
     assert len({tuple(codes) for codes in table.values()}) == len(table) == ITEMS
 
@@ -140,7 +144,10 @@ def test_a_run_without_the_flow_needs_pairs_of_all_items(data, tmp_path):
     ("overrides", "message"),
     [
         ({"data.graph": None}, "data.graph=None"),
-        ({"data.features": ("text",)}, "data.graph and data.features without 'rf'"),
+        (
+            {"data.features": ("text",)},
+            "data.graph cannot be combined with data.features without 'rf'",
+        ),
         ({"rf.hidden_dim": 16}, "config.rf.hidden_dim=16 is of the training"),
         ({"data.graph": "nowhere"}, "nowhere/config.json does not exist"),
         ({"data.names": ("shop", "other")}, "several data.names"),
@@ -149,7 +156,7 @@ def test_a_run_without_the_flow_needs_pairs_of_all_items(data, tmp_path):
 def test_what_does_not_fit_is_refused(data, graph, tmp_path, overrides, message):
     config = tokenizer_config(data, graph, **overrides)
     with pytest.raises(UserError, match=message):
-        rqvae.main(config, tmp_path / "run")
+        tokenizer.run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -158,4 +165,4 @@ def test_a_graph_of_other_items_is_refused(data, graph, tmp_path):
     np.save(tmp_path / "shop.text.npy", rng.normal(size=(ITEMS + 1, 6)).astype("f4"))
     config = tokenizer_config(tmp_path, graph)
     with pytest.raises(UserError, match="has 40 items, which are not the 41"):
-        tokenizer.load_items(config)
+        load_items(config)

@@ -46,8 +46,7 @@ def test_a_replaced_codebook_is_the_one_in_use(learned_by):
         input_width=4,
         hidden=(),
         latent_width=3,
-        quantization=quantizer.Quantization((5, 5)),
-        learned_by=learned_by,
+        quantization=quantizer.Quantization((5, 5), learned_by=learned_by),
     )
     variables = jax.jit(rqvae.RQVAE(arch).init)(jax.random.key(0), jnp.zeros((1, 4)))
     before = state.create(

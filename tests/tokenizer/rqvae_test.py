@@ -24,7 +24,10 @@ def architecture(**changes):
         latent_width=4,
         quantization=quantizer.Quantization((6, 3)),
     )
-    return dataclasses.replace(arch, **changes)
+    names = {f.name for f in dataclasses.fields(quantizer.Quantization)}
+    spec = {name: changes.pop(name) for name in names & changes.keys()}
+    quantization = dataclasses.replace(arch.quantization, **spec)
+    return dataclasses.replace(arch, quantization=quantization, **changes)
 
 
 @functools.partial(jax.jit, static_argnames="arch")
@@ -220,7 +223,7 @@ def test_bfloat16_stays_close_and_returns_float32():
     variables = init(arch)
     x = inputs(rows=64)
     full = jax.jit(rqvae.RQVAE(arch).apply)(variables, x)
-    half_arch = dataclasses.replace(arch, dtype=jnp.bfloat16)
+    half_arch = dataclasses.replace(arch, dtype="bfloat16")
     half = jax.jit(rqvae.RQVAE(half_arch).apply)(variables, x)
     assert half.reconstruction.dtype == half.latents.dtype == jnp.float32
     scale = np.abs(full.latents).max()

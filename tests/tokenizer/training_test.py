@@ -17,7 +17,6 @@ import optax
 import pytest
 
 from rfrec.tokenizer import (
-    catalogue,
     codebooks,
     loss,
     mql4grec,
@@ -45,8 +44,12 @@ CASES = {
     },
     # Everything that couples rows of a batch; plain SGD shows the scale of gradients.
     "ema": {
-        "quantization": {"sk_epsilons": (0.01, 0.01, 0.01), "estimator": "rotation"},
-        "arch": {"learned_by": "ema", "batch_norm": True, "normalize_input": True},
+        "quantization": {
+            "sk_epsilons": (0.01, 0.01, 0.01),
+            "estimator": "rotation",
+            "learned_by": "ema",
+        },
+        "arch": {"batch_norm": True, "normalize_input": True},
         "codebooks": {
             "init_epoch": 1,
             "bypass": True,
@@ -57,8 +60,13 @@ CASES = {
         "optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.5},
     },
     "gumbel": {
-        "quantization": {"estimator": "gumbel", "residual_grad": "flow"},
-        "arch": {"projection": True, "l2_normalize": True, "dropout": 0.1},
+        "quantization": {
+            "estimator": "gumbel",
+            "residual_grad": "flow",
+            "projection": True,
+            "l2_normalize": True,
+        },
+        "arch": {"dropout": 0.1},
         "codebooks": {
             "init_epoch": 0,
             "init_on": "batch",
@@ -85,15 +93,20 @@ def item_vectors(multi_hot=0, num_items=77, seed=0):
 def make_trainer(case, engine, *, values=None, resident=True, seed=3, **objective):
     multi_hot = case.get("multi_hot", 0)
     values = item_vectors(multi_hot) if values is None else values
-    train, validation = catalogue.split_items(len(values), 0.1, seed)
+    train, validation = training.split_items(len(values), 0.1, seed)
     steps = -(-len(train) // BATCH)
-    settings = codebooks.Codebooks(**case.get("codebooks", {}))
-    spec = quantizer.Quantization(
-        **{"sizes": (8, 8, 6)} | case.get("quantization", {}), sk_iterations=50
+    settings = codebooks.Codebooks(
+        **{"sizes": (8, 8, 6)}
+        | codebooks.ONE_PHASE
+        | {"temperature": (1.0, 1.0), "temperature_epochs": 1.0}
+        | case.get("quantization", {})
+        | case.get("codebooks", {})
     )
     arch = {"hidden": (16,), "latent_width": 6} | case.get("arch", {})
     return training.Trainer(
-        arch=rqvae.Architecture(input_width=values.shape[1], quantization=spec, **arch),
+        arch=rqvae.Architecture(
+            input_width=values.shape[1], quantization=settings, **arch
+        ),
         objective=loss.Objective(**{"beta_warmup_epochs": 2.0} | objective),
         codebooks=settings,
         optimizer=optim.build(
@@ -109,7 +122,7 @@ def make_trainer(case, engine, *, values=None, resident=True, seed=3, **objectiv
         batch_size=BATCH,
         seed=seed,
         engine=engine,
-        items=catalogue.Items(
+        items=training.Items(
             values=values,
             train=train,
             validation=validation,
@@ -245,13 +258,13 @@ def recorded_trainer(golden, optimizer):
             quantization=quantizer.Quantization(weights.sizes, sk_epsilons=epsilons),
         ),
         objective=loss.Objective(),
-        codebooks=codebooks.Codebooks(init="uniform"),
+        codebooks=codebooks.Codebooks(init="uniform", bypass=False, freeze=False),
         optimizer=optimizer,
         schedule=loop.Schedule(1, 20, 20, 1),
         batch_size=len(x),
         seed=0,
         engine=partition.make_engine("jit", devices=jax.devices()[:1]),
-        items=catalogue.Items(x, np.arange(len(x)), np.arange(0)),
+        items=training.Items(x, np.arange(len(x)), np.arange(0)),
     )
     start = train_state.create(
         params=jax.tree.map(jnp.asarray, weights.params),
@@ -313,10 +326,10 @@ def one_device():
 def test_codes_in_use_after_k_means_are_its_centres(one_device, projection):
     # A projection that has been trained may not move them.
     case = {
-        "arch": {"projection": projection, "hidden": ()},
+        "arch": {"hidden": ()},
         "codebooks": {"init_epoch": 1, "init_on": "all"},
         "optimizer": {"name": "sgd", "lr": 0.5},
-        "quantization": {"sizes": (8, 8)},
+        "quantization": {"sizes": (8, 8), "projection": projection},
     }
     trainer = make_trainer(case, one_device, beta_warmup_epochs=0.0)
     run = training.Run(trainer)
@@ -388,7 +401,7 @@ def test_freezing_leaves_only_the_decoder_to_learn(one_device):
 
 
 def test_metrics_by_definition(one_device):
-    items = catalogue.Items(np.zeros((4, 2), "f4"), np.array([0, 1, 3]), np.array([2]))
+    items = training.Items(np.zeros((4, 2), "f4"), np.array([0, 1, 3]), np.array([2]))
     result = training.Evaluation(
         codes=np.array([[0, 1], [0, 1], [2, 0], [2, 1]]),
         latents=np.zeros((4, 3), "f4"),
@@ -406,6 +419,44 @@ def test_metrics_by_definition(one_device):
     assert [level["used"] for level in made["levels"]] == [2, 2]
     no_validation = dataclasses.replace(items, validation=np.arange(0))
     assert training.metrics(result, no_validation, (3, 2))["loss"] == 3
+
+
+@pytest.mark.parametrize("ratio, held", [(0.0, 0), (0.1, 10), (0.333, 33), (0.99, 99)])
+def test_split_holds_out_a_share_once(ratio, held):
+    train, validation = training.split_items(100, ratio, seed=4)
+    assert len(validation) == held
+    np.testing.assert_array_equal(
+        np.sort(np.concatenate([train, validation])), np.arange(100)
+    )
+
+
+def test_split_depends_on_the_seed_alone():
+    first, again, other = (training.split_items(50, 0.2, seed)[1] for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+def test_column_statistics_keep_the_scale_of_constant_columns():
+    x = np.random.default_rng(0).normal(size=(50, 3)).astype("f4") * 7 + 100
+    x[:, 1] = 3.5
+    made = training.column_statistics(x)
+    np.testing.assert_allclose(made["mean"], x.mean(axis=0, dtype="f8"), rtol=1e-6)
+    deviation = x.std(axis=0, dtype="f8")
+    deviation[1] = 1
+    np.testing.assert_allclose(made["deviation"], deviation, rtol=1e-6)
+    standard = (x - made["mean"]) / made["deviation"]
+    np.testing.assert_allclose(standard[:, 1], 0, atol=1e-6)
+    np.testing.assert_allclose(standard[:, [0, 2]].std(axis=0), 1, rtol=1e-4)
+
+
+def test_rows_of_a_memory_map_come_in_the_order_asked_for(tmp_path):
+    values = np.random.default_rng(0).normal(size=(30, 4)).astype("f2")
+    np.save(tmp_path / "x.npy", values)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    rows = np.array([[3, 3, 29], [0, 17, 3]])
+    made = training.read_rows(mapped, rows)
+    assert not isinstance(made, np.memmap)
+    np.testing.assert_array_equal(made, values[rows])
 
 
 if __name__ == "__main__":

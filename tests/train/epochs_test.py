@@ -62,3 +62,15 @@ def test_memory_keeps_the_latest_and_the_best():
     np.testing.assert_array_equal(restored.state["a"], [2, 2])
     assert restored.notes == {"n": 2}
     assert sorted(kept._stored) == [2, 3, 4]
+
+
+def test_epochs_and_seeds_shuffle_differently():
+    rows = np.arange(100)
+    orders = [
+        epochs.epoch_rows(rows, 100, seed=seed, epoch=epoch)[0]
+        for seed, epoch in ((0, 0), (0, 1), (1, 0))
+    ]
+    for i in range(3):
+        assert (orders[i] != orders[i - 1]).sum() > 80
+    again = epochs.epoch_rows(rows, 100, seed=0, epoch=1)[0]
+    np.testing.assert_array_equal(orders[1], again)

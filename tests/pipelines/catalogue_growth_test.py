@@ -17,8 +17,9 @@ import pytest
 
 from rfrec.codes import catalogue, table, trie, trie_edit, trie_file
 from rfrec.config import UserError
-from rfrec.launch import codes, grow, rqvae
+from rfrec.pipelines import catalogue as growing
 from rfrec.pipelines import tokenizer
+from rfrec.tokenizer import fitting
 from rfrec.tokenizer import training as tokenizer_training
 from rfrec.train.checkpoint import Checkpoints
 from tests.support.commands import load_config
@@ -73,10 +74,12 @@ def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("made")
     old = write_data(root / "old", vectors()[:OLD])
     write_data(root / "more", vectors())
-    rqvae.main(tokenizer_config(old), root / "rqvae")
-    rqvae.main(tokenizer_config(old, **{"model.method": "rkmeans"}), root / "rkmeans")
+    tokenizer.run(tokenizer_config(old), root / "rqvae")
+    tokenizer.run(
+        tokenizer_config(old, **{"model.method": "rkmeans"}), root / "rkmeans"
+    )
     other = {"model.method": "rkmeans", "seed": 1}
-    rqvae.main(tokenizer_config(old, **other), root / "other")
+    tokenizer.run(tokenizer_config(old, **other), root / "other")
     return root
 
 
@@ -103,31 +106,33 @@ def by_definition(taken, nearest, latents, books):
 def tokenized_by_the_run(root):
     """Latents and nearest codes of all items, as an evaluation of the run has them."""
     config = tokenizer_config(root / "more")
-    items = tokenizer.load_items(config)
-    old = tokenizer.load_items(tokenizer_config(root / "old"))
+    options = tokenizer.check(config)
+    items = tokenizer.load_items(options, config.rf)
+    trained = tokenizer.check(tokenizer_config(root / "old"))
+    old = tokenizer.load_items(trained, config.rf)
     # The scale is that of the items that were trained on.
     factor = old.values[0, 0] / vectors()[0, 0]
     items = dataclasses.replace(items, values=vectors() * factor)
-    trainer = tokenizer.trainer(config, items)
-    checkpoints = Checkpoints(root / "rqvae", lowest=rqvae.CRITERIA, read_only=True)
+    trainer = tokenizer.build_trainer(options, items)
+    checkpoints = Checkpoints(root / "rqvae", lowest=fitting.CRITERIA, read_only=True)
     step = checkpoints.best(config.codes.checkpoint)
     assert step is not None
     host = checkpoints.restore(step, trainer.init()).state
     checkpoints.close()
     run = tokenizer_training.Run(trainer)
     result = run.evaluate(trainer.engine.replicate(host), np.arange(OLD + NEW))
-    books = rqvae.code_vectors(host, trainer.arch)
+    books = fitting.make_encoder(host, trainer.arch).codebooks
     return result, [book.astype("f8") for book in books]
 
 
 def test_growth_equals_the_definition_and_changes_no_code(made, tmp_path):
     first = json.loads((made / "rqvae" / "codes.json").read_text())
-    grow.main(make_config(made / "rqvae"), tmp_path / "c")
+    growing.run(make_config(made / "rqvae"), tmp_path / "c")
     begun = catalogue.load(tmp_path / "c")
     assert begun.manifest.version == 1 and begun.manifest.items == OLD
     index = table.read_index(made / "rqvae" / "codes.json")
     np.testing.assert_array_equal(begun.codes, index.codes)
-    grow.main(make_config(made / "rqvae", made / "more"), tmp_path / "c")
+    growing.run(make_config(made / "rqvae", made / "more"), tmp_path / "c")
     grown = catalogue.load(tmp_path / "c")
     assert (grown.manifest.version, grown.manifest.items) == (2, OLD + NEW)
     np.testing.assert_array_equal(grown.codes[:OLD], begun.codes)
@@ -146,7 +151,7 @@ def test_growth_equals_the_definition_and_changes_no_code(made, tmp_path):
         np.testing.assert_array_equal(a, b)
     # The run itself is as it was, and at once is the same as one after the other.
     assert json.loads((made / "rqvae" / "codes.json").read_text()) == first
-    grow.main(make_config(made / "rqvae", made / "more"), tmp_path / "at_once")
+    growing.run(make_config(made / "rqvae", made / "more"), tmp_path / "at_once")
     at_once = catalogue.load(tmp_path / "at_once")
     np.testing.assert_array_equal(at_once.codes, grown.codes)
     assert at_once.manifest.encoder == grown.manifest.encoder
@@ -161,7 +166,7 @@ def test_items_come_and_go_and_keep_their_numbers(made, tmp_path, kind):
         data = write_data(tmp_path / f"data{turn}", values[:rows])
         gone = rng.choice(sorted(alive), 9, replace=False).tolist() if alive else []
         removed = write_lines(tmp_path / "gone", gone) if gone else None
-        grow.main(make_config(made / kind, data, removed=removed), tmp_path / "c")
+        growing.run(make_config(made / kind, data, removed=removed), tmp_path / "c")
         found = catalogue.load(tmp_path / "c")
         alive = (alive | set(range(rows if not turn else len(found.codes)))) - set(gone)
         alive -= set(found.removed.tolist())
@@ -177,7 +182,7 @@ def test_items_come_and_go_and_keep_their_numbers(made, tmp_path, kind):
         assert len(set(known.values())) == rows
     # Without vectors nothing is added, and what is there can go.
     removed = write_lines(tmp_path / "gone", sorted(alive)[:2])
-    grow.main(make_config(made / kind, removed=removed), tmp_path / "c")
+    growing.run(make_config(made / kind, removed=removed), tmp_path / "c")
     shrunk = catalogue.load(tmp_path / "c")
     assert len(shrunk.trie.leaf_items) == len(alive) - 2
     assert shrunk.manifest.encoder == found.manifest.encoder
@@ -189,22 +194,22 @@ def test_items_come_and_go_and_keep_their_numbers(made, tmp_path, kind):
 
 def test_nothing_new_leaves_the_version(made, tmp_path):
     config = make_config(made / "rqvae", made / "more")
-    grow.main(config, tmp_path / "c")
+    growing.run(config, tmp_path / "c")
     before = (tmp_path / "c" / "catalogue.json").read_bytes()
-    grow.main(config, tmp_path / "c")
+    growing.run(config, tmp_path / "c")
     assert (tmp_path / "c" / "catalogue.json").read_bytes() == before
     assert len(list((tmp_path / "c").iterdir())) == 3
 
 
 def refuse(message, config, workdir):
     with pytest.raises(UserError, match=message) as error:
-        grow.main(config, workdir)
+        growing.run(config, workdir)
     assert "\n" not in str(error.value)
 
 
 def test_what_cannot_be_is_one_line_and_changes_nothing(made, tmp_path):
     run, more = made / "rqvae", made / "more"
-    refuse("config.run is needed", load_config("grow"), tmp_path / "c")
+    refuse("config.run is required", load_config("grow"), tmp_path / "c")
     refuse("must be one of", make_config(run, checkpoint="first"), tmp_path / "c")
     message = "config.data.name='x': .*rqvae has the data sets toys, each"
     refuse(message, make_config(run, **{"data.name": "x"}), tmp_path / "c")
@@ -226,12 +231,12 @@ def test_what_cannot_be_is_one_line_and_changes_nothing(made, tmp_path):
     message = f"code space is full: {OLD + 2 * NEW} new items, 96 free places"
     refuse(message, make_config(run, many), tmp_path / "c")
     assert not (tmp_path / "c").exists()
-    grow.main(make_config(run, more), tmp_path / "c")
+    growing.run(make_config(run, more), tmp_path / "c")
     kept = {p.name: p.read_bytes() for p in (tmp_path / "c").iterdir()}
     for lines, message in (
         ([3, 150], "gone, line 2: item '150' does not exist, .* 0 to 149"),
         (["-1"], "line 1: item '-1' does not exist"),
-        ([7, "", 7], "line 3: item 7 stands in line 1 too"),
+        ([7, "", 7], "line 3: item 7 is also in line 1"),
         (range(150), "removing all 150 items"),
     ):
         removed = write_lines(tmp_path / "gone", lines)
@@ -248,50 +253,50 @@ def test_what_cannot_be_is_one_line_and_changes_nothing(made, tmp_path):
     refuse(message, same, tmp_path / "c")
     assert kept == {p.name: p.read_bytes() for p in (tmp_path / "c").iterdir()}
     removed = write_lines(tmp_path / "gone", [4])
-    grow.main(make_config(run, more, removed=removed), tmp_path / "c")
-    message = "line 1: item 4 is removed already"
+    growing.run(make_config(run, more, removed=removed), tmp_path / "c")
+    message = "line 1: item 4 is already removed"
     refuse(message, make_config(run, more, removed=removed), tmp_path / "c")
 
 
 def test_another_encoder_is_refused(made, tmp_path):
     run, more = made / "rqvae", made / "more"
-    grow.main(make_config(run, encoder="minilm"), tmp_path / "c")
+    growing.run(make_config(run, encoder="minilm"), tmp_path / "c")
     message = "config.encoder='bert', but the catalogue has vectors of 'minilm'"
     refuse(message, make_config(run, more, encoder="bert"), tmp_path / "c")
-    grow.main(make_config(run, more), tmp_path / "c")
+    growing.run(make_config(run, more), tmp_path / "c")
     assert catalogue.read_manifest(tmp_path / "c").encoder.name == "minilm"
 
 
 def test_codes_of_another_checkpoint_or_repair_are_refused(made, tmp_path):
     shutil.copytree(made / "rqvae", tmp_path / "run")
-    codes.main(load_config("codes", repair="suffix"), tmp_path / "run")
+    tokenizer.export(load_config("codes", repair="suffix"), tmp_path / "run")
     message = r"codes.json has 4 codes of each item, the tokenizer 3 levels"
     refuse(message, make_config(tmp_path / "run"), tmp_path / "c")
-    codes.main(load_config("codes"), tmp_path / "run")
+    tokenizer.export(load_config("codes"), tmp_path / "run")
     with np.load(made / "other" / "latents.npz") as file:
         np.savez(tmp_path / "run" / "latents.npz", **file)
-    message = "its codes, .*, were not made by its checkpoint collision_rate"
+    message = "its codes .* were not made by its checkpoint collision_rate"
     refuse(message, make_config(tmp_path / "run"), tmp_path / "c")
     (tmp_path / "run" / "latents.npz").write_bytes(b"PK")
     refuse("latents.npz is damaged", make_config(tmp_path / "run"), tmp_path / "c")
     (tmp_path / "run" / "report.json").unlink()
-    refuse("report.json does not exist", make_config(tmp_path / "run"), tmp_path / "c")
+    refuse("report.json: cannot be read", make_config(tmp_path / "run"), tmp_path / "c")
     (tmp_path / "run" / "config.json").write_text("{}")
-    refuse("holds no run of rfrec.launch.rqvae", make_config(tmp_path / "run"), made)
+    refuse("contains no run of rfrec.launch.rqvae", make_config(tmp_path / "run"), made)
 
 
 def test_vectors_made_together_cannot_grow_but_have_a_catalogue(tmp_path):
     overrides = {"data.source": "synthetic", "data.path": None}
     overrides |= {"data.num_items": 60, "data.text_width": WIDTH}
     overrides |= {"model.method": "rkmeans"}
-    rqvae.main(tokenizer_config(tmp_path, **overrides), tmp_path / "run")
+    tokenizer.run(tokenizer_config(tmp_path, **overrides), tmp_path / "run")
     refuse(
-        "trained on vectors of 'synthetic', which are made of all items together",
+        "trained on vectors of 'synthetic', which are computed from all items together",
         make_config(tmp_path / "run", tmp_path),
         tmp_path / "c",
     )
     removed = write_lines(tmp_path / "gone", [5])
-    grow.main(make_config(tmp_path / "run", removed=removed), tmp_path / "c")
+    growing.run(make_config(tmp_path / "run", removed=removed), tmp_path / "c")
     found = catalogue.load(tmp_path / "c")
     assert found.removed.tolist() == [5] and len(found.trie.leaf_items) == 59
 
@@ -336,7 +341,7 @@ def no_number(path):
     ],
 )  # fmt: skip
 def test_damage_is_one_line(made, tmp_path, file, damage, message):
-    grow.main(make_config(made / "rqvae"), tmp_path / "c")
+    growing.run(make_config(made / "rqvae"), tmp_path / "c")
     damage(tmp_path / "c" / file)
     with pytest.raises(UserError, match=message) as error:
         catalogue.load(tmp_path / "c")
@@ -346,16 +351,16 @@ def test_damage_is_one_line(made, tmp_path, file, damage, message):
 
 def test_two_at_once_lose_nothing(made, tmp_path, monkeypatch):
     run = made / "rqvae"
-    grow.main(make_config(run), tmp_path / "c")
-    change = grow.change
+    growing.run(make_config(run), tmp_path / "c")
+    change = growing.change
 
     def slow(*args):
-        monkeypatch.setattr(grow, "change", change)
+        monkeypatch.setattr(growing, "change", change)
         removed = write_lines(tmp_path / "gone", [4])
-        grow.main(make_config(run, removed=removed), tmp_path / "c")
+        growing.run(make_config(run, removed=removed), tmp_path / "c")
         return change(*args)
 
-    monkeypatch.setattr(grow, "change", slow)
+    monkeypatch.setattr(growing, "change", slow)
     message = "went from version 1 to 2 meanwhile"
     refuse(message, make_config(run, made / "more"), tmp_path / "c")
     assert catalogue.load(tmp_path / "c").removed.tolist() == [4]
@@ -378,7 +383,7 @@ cli.config_main(grow.main, "grow")
 @pytest.mark.slow
 def test_a_killed_growth_leaves_the_catalogue_as_it_was(made, tmp_path):
     folder = tmp_path / "catalogues" / "toys"
-    grow.main(make_config(made / "rqvae"), folder)
+    growing.run(make_config(made / "rqvae"), folder)
     args = [f"--config.run={made / 'rqvae'}", f"--config.data.path={made / 'more'}"]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", KILLED, *args, f"--workdir={folder}"]
@@ -390,7 +395,7 @@ def test_a_killed_growth_leaves_the_catalogue_as_it_was(made, tmp_path):
     subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
     assert len(catalogue.load(folder).codes) == OLD + NEW
     assert len(list(folder.iterdir())) == 5
-    grow.main(make_config(made / "rqvae", made / "more"), tmp_path / "whole")
+    growing.run(make_config(made / "rqvae", made / "more"), tmp_path / "whole")
     again = catalogue.load(tmp_path / "whole")
     np.testing.assert_array_equal(again.codes, catalogue.load(folder).codes)
     # A mistake is one line on the terminal.

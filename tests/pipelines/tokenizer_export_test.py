@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Codes exported again from a finished run."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -10,7 +11,6 @@ import numpy as np
 import pytest
 
 from rfrec.config import UserError
-from rfrec.launch import codes, rqvae
 from rfrec.pipelines import tokenizer
 from tests.support.commands import load_config
 
@@ -36,8 +36,8 @@ def run_config(**overrides):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
-    rqvae.main(run_config(), folder / "rqvae")
-    rqvae.main(run_config(**{"model.method": "rkmeans"}), folder / "rkmeans")
+    tokenizer.run(run_config(), folder / "rqvae")
+    tokenizer.run(run_config(**{"model.method": "rkmeans"}), folder / "rkmeans")
     return folder
 
 
@@ -54,7 +54,7 @@ def read(workdir):
 
 def test_another_repair_starts_from_the_same_codes(workdir):
     assigned, before = read(workdir)
-    codes.main(load_config("codes", repair="none"), workdir)
+    tokenizer.export(load_config("codes", repair="none"), workdir)
     bare, report = read(workdir)
     with np.load(workdir / "latents.npz", allow_pickle=False) as file:
         nearest = file["codes"]
@@ -65,13 +65,13 @@ def test_another_repair_starts_from_the_same_codes(workdir):
     assert report["codes"]["before"] == before["codes"]["before"]
     assert report["seconds"] == before["seconds"]
 
-    codes.main(load_config("codes", repair="suffix"), workdir)
+    tokenizer.export(load_config("codes", repair="suffix"), workdir)
     suffixed, report = read(workdir)
     assert {len(code) for code in suffixed.values()} == {4}
     assert [code[:3] for code in suffixed.values()] == list(bare.values())
     assert len({tuple(code) for code in suffixed.values()}) == 120
 
-    codes.main(load_config("codes"), workdir)
+    tokenizer.export(load_config("codes"), workdir)
     again, report = read(workdir)
     assert again == assigned
     assert report["codes"] == before["codes"]
@@ -79,7 +79,7 @@ def test_another_repair_starts_from_the_same_codes(workdir):
 
 def test_image_prefixes(workdir):
     text, _ = read(workdir)
-    codes.main(load_config("codes", modality="image"), workdir)
+    tokenizer.export(load_config("codes", modality="image"), workdir)
     image, _ = read(workdir)
     assert image != text
     upper = [[token.upper() for token in code] for code in text.values()]
@@ -90,7 +90,7 @@ def test_another_checkpoint(finished, tmp_path):
     shutil.copytree(finished / "rqvae", tmp_path / "run")
     models = read(tmp_path / "run")[1]["models"]
     for name in ("last", "loss", "collision_rate"):
-        codes.main(load_config("codes", checkpoint=name), tmp_path / "run")
+        tokenizer.export(load_config("codes", checkpoint=name), tmp_path / "run")
         report = read(tmp_path / "run")[1]
         assert report["energy_left"] == models[name]["energy_left"]
         assert report["codes"]["before"]["distinct"] == models[name]["distinct"]
@@ -98,20 +98,18 @@ def test_another_checkpoint(finished, tmp_path):
 
 def test_what_cannot_be_exported_is_told(finished, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="config.json does not exist"):
-        codes.main(load_config("codes"), tmp_path)
+        tokenizer.export(load_config("codes"), tmp_path)
     shutil.copytree(finished / "rqvae", tmp_path / "run")
     with pytest.raises(UserError, match="config.repair='fix': must be one of"):
-        codes.main(load_config("codes", repair="fix"), tmp_path / "run")
+        tokenizer.export(load_config("codes", repair="fix"), tmp_path / "run")
     load = tokenizer.load_items
 
-    def other(config):
-        config = config.copy_and_resolve_references()
-        config.seed = 5
-        return load(config)
+    def other(options, rf):
+        return load(dataclasses.replace(options, seed=5), rf)
 
     monkeypatch.setattr(tokenizer, "load_items", other)
     with pytest.raises(UserError, match="item vectors are not those"):
-        codes.main(load_config("codes"), tmp_path / "run")
+        tokenizer.export(load_config("codes"), tmp_path / "run")
     (tmp_path / "run" / "report.json").unlink()
-    with pytest.raises(UserError, match="report.json does not exist"):
-        codes.main(load_config("codes"), tmp_path / "run")
+    with pytest.raises(UserError, match="report.json: cannot be read"):
+        tokenizer.export(load_config("codes"), tmp_path / "run")

@@ -10,7 +10,7 @@ import pytest
 
 from rfrec.config import UserError
 from rfrec.data import pairs
-from rfrec.launch import withhold
+from rfrec.pipelines import cold_data
 from tests.support.commands import load_config
 
 ITEMS, USERS = 30, 40
@@ -36,7 +36,7 @@ def config(data: Path, **overrides):
 
 def test_a_graph_recommender_cannot_learn_of_withheld_items(data, tmp_path):
     out = tmp_path / "out"
-    withhold.main(config(data, share=0.2), out)
+    cold_data.run(config(data, share=0.2), out)
     cold = [int(line) for line in (out / "shop.withheld.txt").read_text().split()]
     assert len(cold) == 6
     found = pairs.load(
@@ -54,7 +54,7 @@ def test_a_graph_recommender_cannot_learn_of_withheld_items(data, tmp_path):
 
 def test_items_of_a_file_are_withheld(data, tmp_path):
     (tmp_path / "cold.txt").write_text("3\n17\n")
-    withhold.main(config(data, withheld=str(tmp_path / "cold.txt")), tmp_path / "out")
+    cold_data.run(config(data, withheld=str(tmp_path / "cold.txt")), tmp_path / "out")
     assert (tmp_path / "out" / "shop.withheld.txt").read_text() == "3\n17\n"
 
 
@@ -65,7 +65,7 @@ def test_items_of_a_file_are_withheld(data, tmp_path):
 def test_a_wrong_file_of_items_leaves_nothing_behind(data, tmp_path, lines, message):
     (tmp_path / "cold.txt").write_text(lines)
     with pytest.raises(UserError, match=message):
-        withhold.main(
+        cold_data.run(
             config(data, withheld=str(tmp_path / "cold.txt")), tmp_path / "out"
         )
     assert not (tmp_path / "out").exists()
@@ -73,8 +73,8 @@ def test_a_wrong_file_of_items_leaves_nothing_behind(data, tmp_path, lines, mess
 
 def test_the_data_are_never_written_over(data):
     before = (data / "shop.inter.json").read_bytes()
-    with pytest.raises(UserError, match="is the folder of the data: use another"):
-        withhold.main(config(data), data)
+    with pytest.raises(UserError, match="is the folder of the data"):
+        cold_data.run(config(data), data)
     assert (data / "shop.inter.json").read_bytes() == before
     assert not (data / "config.json").exists()
 
@@ -82,4 +82,4 @@ def test_the_data_are_never_written_over(data):
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_a_share_is_above_0_and_below_1(data, tmp_path, share):
     with pytest.raises(UserError, match="config.share"):
-        withhold.main(config(data, share=share), tmp_path / "out")
+        cold_data.run(config(data, share=share), tmp_path / "out")
