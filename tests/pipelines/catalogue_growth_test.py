@@ -405,4 +405,4 @@ def test_a_killed_growth_leaves_the_catalogue_as_it_was(made, tmp_path):
     )
     assert done.returncode == 2
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("rfrec: config.removed=/nowhere/x cannot be read")
+    assert last.startswith("rfrec: /nowhere/x: cannot be read")

@@ -146,7 +146,7 @@ def test_a_run_without_the_flow_needs_pairs_of_all_items(data, tmp_path):
         ({"data.graph": None}, "data.graph=None"),
         (
             {"data.features": ("text",)},
-            "data.graph cannot be combined with data.features without 'rf'",
+            "with data.features without 'rf'",
         ),
         ({"rf.hidden_dim": 16}, "config.rf.hidden_dim=16 is of the training"),
         ({"data.graph": "nowhere"}, "nowhere/config.json does not exist"),
