@@ -1,17 +1,18 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Dropout whose mask is a hash of the element's place, fused into what it drops.
+"""Dropout whose mask is a hash of the element's index.
 
-A row's key and a place inside the row decide an element, so the mask does not depend on
-how a batch is spread over devices or padded by other rows.
+The mask of an element depends on the key of its row and its index in the row, but not
+on how a batch is split over devices or padded with other rows. XLA fuses the hash into
+the operation that applies it.
 """
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, Shaped, UInt32
 
-# The multipliers of a 32-bit finaliser with low bias (C. Wellons, hash-prospector, in
-# the public domain), and the odd number next to 2^32 divided by the golden ratio.
+# Multipliers of a 32-bit hash finaliser with low bias (C. Wellons, hash-prospector,
+# public domain), and the odd number closest to 2^32 divided by the golden ratio.
 _FIRST, _SECOND = 0x7FEB352D, 0x846CA68B
 _GOLDEN, _SITE = 0x9E3779B1, 0x85EBCA6B
 
@@ -19,25 +20,25 @@ _GOLDEN, _SITE = 0x9E3779B1, 0x85EBCA6B
 def random_words(
     keys: Key[Array, "B"], site: int, shape: tuple[int, ...]
 ) -> UInt32[Array, "B ..."]:
-    """Draws one word for each element of each row, uniform in its upper bits.
+    """Returns one word for each element of each row, uniform in its upper bits.
 
-    Threefry, JAX's generator, takes ten times as long as the dropout it serves on a
-    CPU; a mask needs no such quality.
+    On a CPU, JAX's generator Threefry takes ten times as long as the dropout itself; a
+    mask does not need its quality.
 
     Args:
-      keys: One for each row.
-      site: Number of the place in the network; draws at two sites are unrelated.
-      shape: Of one row.
+      keys: Random key of each row.
+      site: Number of the layer in the network; masks of different sites are unrelated.
+      shape: Shape of one row.
     """
     seeds = jax.random.key_data(keys)
     size = 1
     for n in shape:
         size *= n
-    places = (jnp.arange(size, dtype=jnp.uint32) * jnp.uint32(_GOLDEN)).reshape(shape)
+    indices = (jnp.arange(size, dtype=jnp.uint32) * jnp.uint32(_GOLDEN)).reshape(shape)
     ones = (1,) * len(shape)
     first, second = (seeds[:, i].reshape(-1, *ones) for i in (0, 1))
     shift = jnp.uint32((site * _SITE) % 2**32)
-    words = places[None] + (first ^ shift)
+    words = indices[None] + (first ^ shift)
     words = (words ^ (words >> 16)) * jnp.uint32(_FIRST)
     words = words ^ (words >> 15) ^ second
     return words * jnp.uint32(_SECOND)
@@ -53,10 +54,10 @@ def dropout(
     """Zeroes elements with probability `rate` and scales the others by 1/(1 - rate).
 
     Args:
-      x: Any array with one row for each key.
-      rate: In [0, 1).
-      keys: Random keys; None leaves `x` as it is.
-      site: Number of the place in the network.
+      x: Array with one row for each key.
+      rate: Dropout rate, in [0, 1).
+      keys: Random key of each row; None returns `x` unchanged.
+      site: Number of the layer in the network.
     """
     if keys is None or rate == 0.0:
         return x

@@ -1,6 +1,6 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints of a run, by orbax: the latest, and the best by each criterion."""
+"""Checkpoints of a run (orbax): the latest, and the best by each criterion."""
 
 import copy
 from pathlib import Path
@@ -15,12 +15,18 @@ from rfrec.config import UserError
 from rfrec.train.state import TrainState
 from rfrec.typing import PyTree
 
-# Size of the metrics of a checkpoint that was not evaluated: never the best.
+# Absolute value of the metrics of a checkpoint that was not evaluated.
 _WORST = 1e30
 
 
 class Restored(NamedTuple):
-    """A state read back, the step it was stored at, and what was noted with it."""
+    """A checkpoint.
+
+    Attributes:
+      state: State, as host arrays.
+      step: Step at which it was stored.
+      notes: JSON values stored with it.
+    """
 
     state: TrainState
     step: int
@@ -28,10 +34,10 @@ class Restored(NamedTuple):
 
 
 class Checkpoints:
-    """Stores states in `workdir/checkpoints`, keeping the latest and the best.
+    """Stores states in `workdir/checkpoints` and keeps the latest and the best.
 
-    A step appears whole or not at all (orbax renames a finished folder), so a kill
-    while writing leaves the one before.
+    A checkpoint is written atomically (orbax renames a finished folder): if the process
+    is killed while writing, the previous one remains.
     """
 
     def __init__(
@@ -45,11 +51,14 @@ class Checkpoints:
         """Opens the folder.
 
         Args:
-          workdir: Of the run.
-          lowest: Metrics; for each, the checkpoint with the lowest value is kept.
-          highest: Metrics of which the highest value is kept. One of the two names at
-            least one metric.
-          read_only: Whether the run is another's: nothing in its folder changes.
+          workdir: Folder of the run.
+          lowest: Metrics whose lowest value is best. `lowest` and `highest` together
+            name at least one metric.
+          highest: Metrics whose highest value is best.
+          read_only: Whether nothing in the folder may change.
+
+        Raises:
+          UserError: A stored checkpoint is damaged.
         """
         self._signs = dict.fromkeys(lowest, -1.0) | dict.fromkeys(highest, 1.0)
         best = [
@@ -68,7 +77,7 @@ class Checkpoints:
                 (workdir / "checkpoints").absolute(),
                 options=ocp.CheckpointManagerOptions(
                     preservation_policy=policy,
-                    # Only with a best_fn does orbax store metrics; the policy decides.
+                    # Orbax stores metrics only with a best_fn; the policy decides.
                     best_fn=lambda metrics: self._goodness(self.criteria[0], metrics),
                     enable_async_checkpointing=not read_only,
                     read_only=read_only,
@@ -77,7 +86,7 @@ class Checkpoints:
         except ValueError as error:
             raise UserError(
                 f"the metrics of a checkpoint in {workdir / 'checkpoints'} are damaged"
-                f" ({error}): remove the folder of its step"
+                f" ({error}); remove the folder of its step"
             ) from error
 
     def __enter__(self) -> "Checkpoints":
@@ -109,9 +118,9 @@ class Checkpoints:
         """Stores a host state; all processes call it.
 
         Args:
-          step: Steps done.
-          state: Arrays on the host.
-          notes: JSON values beside it.
+          step: Number of steps done.
+          state: State, as host arrays.
+          notes: JSON values to store with it.
           metrics: Values of the criteria; None if the state was not evaluated.
         """
         if step in self._manager.all_steps():
@@ -129,14 +138,17 @@ class Checkpoints:
         )
 
     def latest(self) -> int | None:
-        """Returns the last step stored, None before the first."""
+        """Returns the last stored step, None if there is none."""
         return self._manager.latest_step()
 
     def best(self, name: str) -> int | None:
         """Returns the stored step with the best value of a criterion.
 
-        Of equal ones the latest, which has trained longest; the latest of all if none
-        was evaluated.
+        Among equal values it is the latest step; if none was evaluated, it is the
+        latest of all.
+
+        Raises:
+          UserError: The metrics of a checkpoint are damaged.
         """
         values = {}
         for step in self._manager.all_steps():
@@ -145,7 +157,7 @@ class Checkpoints:
             except ValueError as error:
                 raise UserError(
                     f"the metrics of checkpoint {self._manager.directory / str(step)}"
-                    " are damaged: remove that folder"
+                    " are damaged; remove that folder"
                 ) from error
             if metrics and abs(metrics[name]) < _WORST:
                 values[step] = self._goodness(name, metrics)
@@ -153,10 +165,14 @@ class Checkpoints:
         return self.latest() if best is None else best
 
     def restore(self, step: int, template: PyTree) -> Restored:
-        """Reads a state with the structure of `template` (host arrays).
+        """Reads a state.
+
+        Args:
+          step: Stored step.
+          template: State with the same structure, shapes and types.
 
         Raises:
-          UserError: The checkpoint holds other arrays, or cannot be read.
+          UserError: The checkpoint contains other arrays, or cannot be read.
         """
         target = jax.tree.map(
             lambda a: np.empty(np.shape(a), np.asarray(a).dtype), template
@@ -174,36 +190,36 @@ class Checkpoints:
             other = _differing_names(folder, template)
             if other:
                 raise UserError(
-                    f"checkpoint {folder} is of another model: {other[0]} is in one of"
-                    f" the two alone ({len(other)} of such): use that run's config and"
-                    " version, or another --workdir"
+                    f"checkpoint {folder} belongs to another model: {len(other)}"
+                    f" parameters exist in only one of the two, such as {other[0]}; use"
+                    " that run's config and version, or another --workdir"
                 ) from error
             reason = str(error).strip().splitlines()[0][:200]
             raise UserError(
-                f"checkpoint {folder} cannot be read as this run's ({reason}): remove"
-                " that folder, or use another --workdir"
+                f"checkpoint {folder} cannot be read ({reason}); remove that folder, or"
+                " use another --workdir"
             ) from error
         for name, (stored, wanted) in _differing_shapes(out["state"], template):
             raise UserError(
                 f"checkpoint {self._manager.directory / str(step)}: {name} has shape"
-                f" {stored}, this config needs {wanted}: use that run's config"
+                f" {stored}, but this config requires {wanted}; use that run's config"
             )
         return Restored(out["state"], step, out["notes"])
 
     def wait(self) -> None:
-        """Blocks until everything is on disk."""
+        """Blocks until everything is written."""
         self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, and closes the manager."""
+        """Waits until everything is written, and closes the folder."""
         self._manager.close()
 
 
 class MemoryCheckpoints(Checkpoints):
-    """The same in memory, for a run without a folder: nothing survives the process."""
+    """Checkpoints in memory, for a run without a folder."""
 
     def __init__(self, *, lowest: tuple[str, ...] = (), highest: tuple[str, ...] = ()):
-        """Takes criteria as `Checkpoints` does."""
+        """Sets the criteria, as in `Checkpoints`."""
         self._signs = dict.fromkeys(lowest, -1.0) | dict.fromkeys(highest, 1.0)
         self._stored: dict[int, tuple[PyTree, dict[str, Any], dict | None]] = {}
 
@@ -215,14 +231,14 @@ class MemoryCheckpoints(Checkpoints):
         notes: dict[str, Any],
         metrics: dict[str, float] | None,
     ) -> None:
-        """Keeps a copy of a host state, and drops what is neither latest nor best."""
+        """Keeps a copy of a host state, and drops those that are not latest or best."""
         copied = jax.tree.map(np.array, state)
         self._stored[step] = (copied, copy.deepcopy(notes), metrics)
         kept = {step, *(self.best(name) for name in self.criteria)}
         self._stored = {k: v for k, v in self._stored.items() if k in kept}
 
     def latest(self) -> int | None:
-        """Returns the last step stored, None before the first."""
+        """Returns the last stored step, None if there is none."""
         return max(self._stored, default=None)
 
     def best(self, name: str) -> int | None:
@@ -241,19 +257,19 @@ class MemoryCheckpoints(Checkpoints):
         return Restored(state, step, notes)
 
     def wait(self) -> None:
-        """Does nothing: everything is stored at once."""
+        """Returns at once: `save` is synchronous."""
 
     def close(self) -> None:
         """Does nothing."""
 
 
 def _differing_names(folder: Path, template: PyTree) -> list[str]:
-    """Returns parameters that only a stored state or only the template has.
+    """Returns the parameters that exist only in the stored state or the template.
 
-    Empty where the stored names cannot be read.
+    The list is empty if the stored names cannot be read.
     """
     try:
-        found = ocp.PyTreeCheckpointHandler().metadata(folder / "state").tree["params"]
+        stored = ocp.PyTreeCheckpointHandler().metadata(folder / "state").tree["params"]
     except (ValueError, KeyError, TypeError, OSError):
         return []
 
@@ -265,7 +281,7 @@ def _differing_names(folder: Path, template: PyTree) -> list[str]:
             jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in flat
         }
 
-    return sorted(names(found) ^ names(template.params))
+    return sorted(names(stored) ^ names(template.params))
 
 
 def _differing_shapes(stored: PyTree, wanted: PyTree):

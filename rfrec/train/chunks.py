@@ -1,9 +1,9 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Gradients of sums over rows, some rows at a time.
+"""Gradients of a sum over rows, computed in chunks of rows.
 
-On a CPU a pass over all rows of a large batch writes its activations to memory and
-reads them again; those of a chunk stay in the cache.
+On a CPU, a pass over all rows of a large batch writes its activations to memory and
+reads them again, while those of a chunk stay in the cache.
 """
 
 import math
@@ -17,24 +17,24 @@ from jaxtyping import Array, Float
 from rfrec.train.partition import Engine
 from rfrec.typing import PyTree
 
-# Rows of matrices, such as tokens, of one chunk.
+# Maximum number of matrix rows, such as tokens, in one chunk.
 _MOST = 2048
 
 
 def count(engine: Engine, rows: int, width: int) -> int:
-    """Returns in how many chunks a CPU should pass a batch; 1 on accelerators.
+    """Returns the number of chunks of a batch on a CPU; 1 on accelerators.
 
     Args:
-      engine: Of the run.
-      rows: Of the batch, as many as the step sees.
-      width: Rows of matrices that each of them makes.
+      engine: Engine of the run.
+      rows: Number of rows that a step sees.
+      width: Number of matrix rows for each of them, such as tokens.
 
     Returns:
-      A number such that each chunk takes as many rows of each device.
+      A number by which each chunk takes equally many rows from each device.
     """
     if engine.mesh.devices.flat[0].platform != "cpu":
         return 1
-    # Under pmap a step sees the rows of its device, otherwise all of them.
+    # Under pmap a step sees the rows of its device, under jit all rows.
     share = rows // (engine.num_parts if engine.axis_name is None else 1)
     least = min(math.ceil(share * width / _MOST), share)
     return next(n for n in range(least, share + 1) if share % n == 0)
@@ -49,18 +49,17 @@ def value_and_grad(
     """Returns the sum of an objective over chunks of a batch, and its gradient.
 
     Args:
-      objective: Of parameters and some rows; over all rows it is the sum of its values
-        on any split of them.
-      params: To differentiate by.
-      batch: Arrays of as many rows.
-      chunks: A divisor of the number of rows.
+      objective: Function of parameters and rows that sums over the rows.
+      params: Parameters to differentiate by.
+      batch: Arrays with the same number of rows.
+      chunks: Number of chunks, a divisor of the number of rows.
     """
     gradient = jax.value_and_grad(objective)
     if chunks == 1:
         return gradient(params, batch)
 
     def split(a):
-        # Chunk c has rows c, c + chunks, ...: of every device as many.
+        # Chunk c has rows c, c + chunks, ...: equally many of each device.
         whole = a.reshape(a.shape[0] // chunks, chunks, *a.shape[1:])
         return jnp.swapaxes(whole, 0, 1)
 

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training loop: calls of many steps, evaluation, checkpoints, exact resume.
 
-The loop knows no model. A `Program` brings what to run; state goes round on the
-devices, and comes to the host only to be stored.
+The loop knows no model: a `Program` provides the functions that it calls. The state
+stays on the devices and is copied to the host only to be stored.
 """
 
 import dataclasses
@@ -20,6 +20,7 @@ import jax
 import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
+from jaxtyping import Float
 from tqdm import tqdm
 
 from rfrec.config import Preempted, UserError
@@ -28,21 +29,22 @@ from rfrec.train.partition import Engine
 from rfrec.train.writer import Writer
 from rfrec.typing import PyTree
 
-# A call on the devices lasts about this long: short enough to react to a signal and
-# to move the progress bar, long enough to make dispatch negligible.
+# Target duration of a call on the devices: short enough to react to a signal and to
+# move the progress bar, long enough to make dispatch negligible.
 _SECONDS_PER_CALL = 1.0
-# Between the lines that tell of progress where there is no terminal.
+# Interval of the log lines that report progress where there is no terminal.
 _SECONDS_PER_LINE = 60.0
 
 
 class Program(NamedTuple):
-    """What a system gives to the loop.
+    """Functions of a system that the loop calls.
 
     Attributes:
-      run: `(state, first_step, count) -> (state, metrics)`; metrics are arrays
-        with one value a step, `loss` among them.
+      run: `(state, first_step, count) -> (state, metrics)`; metrics are arrays with one
+        value for each step, `loss` among them.
       begin_epoch: `(state, epoch) -> state`, called before each epoch of
-        `Schedule.events`; a resumed run repeats it, so it depends on nothing else.
+        `Schedule.events`. A resumed run repeats it, so it must depend on its arguments
+        alone.
       evaluate: `state -> metrics`, JSON values.
     """
 
@@ -53,17 +55,17 @@ class Program(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """When what happens.
+    """When the loop evaluates, stores and stops.
 
     Attributes:
-      epochs: To train.
-      steps_per_epoch: Steps of one epoch.
-      steps_per_call: Most steps of one call.
+      epochs: Maximum number of epochs.
+      steps_per_epoch: Number of steps in one epoch.
+      steps_per_call: Maximum number of steps in one call.
       eval_every: Epochs between evaluations, each followed by a checkpoint.
       events: Epochs before which `begin_epoch` is called.
-      patience: Evaluations without a better value of `criterion` after which the run
-        ends; None never ends it early.
-      criterion: One of the checkpoints' criteria, whose best so far stays stored.
+      patience: Number of evaluations without a better value of `criterion` after which
+        training stops; None never stops early.
+      criterion: One of the checkpoints' criteria, for `patience`.
     """
 
     epochs: int
@@ -76,15 +78,15 @@ class Schedule:
 
     @property
     def total_steps(self) -> int:
-        """Steps of the whole run."""
+        """Number of steps in the whole run."""
         return self.epochs * self.steps_per_epoch
 
     def evaluates_after(self, epoch: int) -> bool:
-        """Whether an evaluation follows once `epoch` epochs are done."""
+        """Returns whether an evaluation follows after `epoch` epochs."""
         return epoch == self.epochs or epoch % self.eval_every == 0
 
     def next_stop(self, step: int) -> int:
-        """Returns the next step at which the loop has something to do."""
+        """Returns the next step at which an evaluation or event is due."""
         epoch = step // self.steps_per_epoch + 1
         while not (self.evaluates_after(epoch) or epoch in self.events):
             epoch += 1
@@ -93,14 +95,14 @@ class Schedule:
 
 @dataclasses.dataclass
 class Progress:
-    """Where a run stands; stored with every checkpoint.
+    """Position of a run, stored with every checkpoint.
 
     Attributes:
-      step: Steps done.
-      seconds: Spent training, evaluations included, over all resumptions.
+      step: Number of steps done.
+      seconds: Time spent on training and evaluations, over all resumptions.
       sums: Sums of the metrics over the steps of the current epoch so far.
       best: Best value of the schedule's criterion; None before the first evaluation.
-      stale: Evaluations since then.
+      stale: Number of evaluations since the best one.
     """
 
     step: int = 0
@@ -110,12 +112,12 @@ class Progress:
     stale: int = 0
 
     def has_ended(self, schedule: Schedule) -> bool:
-        """Whether all steps are done, or patience has run out."""
+        """Returns whether all steps are done, or patience has run out."""
         impatient = schedule.patience is not None and self.stale >= schedule.patience
         return self.step >= schedule.total_steps or impatient
 
     def judge(self, value: float, is_better: Callable[[float, float], bool]) -> None:
-        """Notes the criterion's value at an evaluation."""
+        """Records the criterion's value at an evaluation."""
         if self.best is None or is_better(value, self.best):
             self.best, self.stale = value, 0
         else:
@@ -149,103 +151,132 @@ def fit(
     """Trains from `progress` to the end and returns the last state.
 
     Args:
-      state: Placed by `engine`.
-      program: What to run.
-      schedule: When.
-      engine: Places the state; gives the host copy that is stored.
-      checkpoints: Where states are stored; every process calls it.
-      writer: Of the metrics; None on all processes but the first.
-      progress: Where to start; moved along.
-      notes: JSON values stored beside every state.
+      state: State on the devices, placed by `engine`.
+      program: Functions that the loop calls.
+      schedule: When to evaluate, store and stop.
+      engine: Engine that copies the state to the host.
+      checkpoints: Checkpoints of the run; all processes call them.
+      writer: Writer of the metrics; None on all processes but the first.
+      progress: Position to start from; it is updated in place.
+      notes: JSON values stored with every state.
 
     Raises:
-      UserError: The loss is not finite.
-      Preempted: SIGTERM came; the state is stored.
+      UserError: The loss or a metric is not finite.
+      Preempted: The process received SIGTERM; the state is stored.
     """
-    started = time.monotonic() - progress.seconds
-
-    def store(metrics: dict[str, Any] | None) -> None:
-        progress.seconds = time.monotonic() - started
-        checkpoints.save(
-            progress.step,
-            engine.fetch(state),
-            notes=notes | dataclasses.asdict(progress),
-            metrics=metrics,
-        )
-
     with sigterm() as stop, _bar(schedule, progress) as bar:
-        pace = _Pace(schedule.steps_per_call)
+        run = _Fit(
+            state, program, schedule, engine, checkpoints, writer, progress, notes
+        )
         while not progress.has_ended(schedule):
             epoch, within = divmod(progress.step, schedule.steps_per_epoch)
             if within == 0 and epoch in schedule.events:
-                state = program.begin_epoch(state, epoch)
+                run.state = program.begin_epoch(run.state, epoch)
             end = schedule.next_stop(progress.step)
             while progress.step < end:
-                count = pace.count(end - progress.step)
-                state, metrics = program.run(state, progress.step, count)
-                metrics = {k: np.asarray(v)[:count] for k, v in metrics.items()}
-                pace.done(count)
-                _check_finite(metrics["loss"], progress, schedule, checkpoints)
-                for row in progress.add(metrics, schedule):
-                    if writer is not None:
-                        writer.write(row)
-                bar.advance(count, float(metrics["loss"][-1]), progress.step)
+                run.advance(end, bar)
                 if _agree_any(stop.is_set) and progress.step < end:
-                    store(None)
-                    checkpoints.wait()
-                    raise Preempted(f"stopped by SIGTERM at step {progress.step}")
+                    run.store(None)
+                    run.preempt()
             epoch = progress.step // schedule.steps_per_epoch
             if not schedule.evaluates_after(epoch):
                 continue
-            evaluated = program.evaluate(state)
-            for name, value in evaluated.items():
-                if isinstance(value, float) and not np.isfinite(value):
-                    _refuse(name, progress.step, schedule, checkpoints)
-            row = {"step": progress.step, "epoch": epoch, "split": "eval", **evaluated}
-            if writer is not None:
-                writer.write(row)
-            bar.report(row, checkpoints.criteria)
-            if schedule.patience is not None:
-                name = schedule.criterion
-                progress.judge(
-                    evaluated[name], functools.partial(checkpoints.is_better, name)
-                )
-            store(evaluated)
+            run.evaluate(epoch, bar)
             if _agree_any(stop.is_set) and not progress.has_ended(schedule):
-                checkpoints.wait()
-                raise Preempted(f"stopped by SIGTERM at step {progress.step}")
+                run.preempt()
     checkpoints.wait()
     if progress.step < schedule.total_steps:
         logging.info(
             "ended at step %d: %d evaluations without a better %s than %.4g",
             *(progress.step, progress.stale, schedule.criterion, progress.best),
         )
-    return state
+    return run.state
 
 
-def _check_finite(loss, progress, schedule, checkpoints) -> None:
-    if np.isfinite(loss).all():
-        return
-    first = int(np.argmin(np.isfinite(loss)))
-    _refuse("loss", progress.step + first + 1, schedule, checkpoints)
+@dataclasses.dataclass
+class _Fit:
+    """The parts of `fit`, with its arguments."""
 
+    state: PyTree
+    program: Program
+    schedule: Schedule
+    engine: Engine
+    checkpoints: Checkpoints
+    writer: Writer | None
+    progress: Progress
+    notes: dict[str, Any]
 
-def _refuse(
-    name: str, step: int, schedule: Schedule, checkpoints: Checkpoints
-) -> NoReturn:
-    """Stops a run whose numbers are not finite, naming what is still good."""
-    checkpoints.wait()
-    good = checkpoints.latest()
-    kept = f"the last good checkpoint is step {good}" if good else "no checkpoint yet"
-    epoch = math.ceil(step / schedule.steps_per_epoch)
-    raise UserError(
-        f"{name} is not finite at step {step} (epoch {epoch}); {kept}: lower"
-        " optim.lr or set optim.clip_norm"
-    )
+    def __post_init__(self):
+        self.started = time.monotonic() - self.progress.seconds
+        self.pace = _Pace(self.schedule.steps_per_call)
+
+    def advance(self, end: int, bar: "_Bar") -> None:
+        """Runs one call of steps, at most to step `end`, and writes its metrics."""
+        progress, count = self.progress, self.pace.count(end - self.progress.step)
+        self.state, metrics = self.program.run(self.state, progress.step, count)
+        metrics = {k: np.asarray(v)[:count] for k, v in metrics.items()}
+        self.pace.done(count)
+        self._check_finite(metrics["loss"])
+        for row in progress.add(metrics, self.schedule):
+            self._write(row)
+        bar.advance(count, float(metrics["loss"][-1]), progress.step)
+
+    def evaluate(self, epoch: int, bar: "_Bar") -> None:
+        """Evaluates and stores the state after an epoch."""
+        progress, checkpoints = self.progress, self.checkpoints
+        metrics = self.program.evaluate(self.state)
+        for name, value in metrics.items():
+            if isinstance(value, float) and not np.isfinite(value):
+                self._refuse(name, progress.step)
+        row = {"step": progress.step, "epoch": epoch, "split": "eval", **metrics}
+        self._write(row)
+        bar.report(row, checkpoints.criteria)
+        if self.schedule.patience is not None:
+            name = self.schedule.criterion
+            is_better = functools.partial(checkpoints.is_better, name)
+            progress.judge(metrics[name], is_better)
+        self.store(metrics)
+
+    def store(self, metrics: dict[str, Any] | None) -> None:
+        """Stores the state; `metrics` is None if it was not evaluated."""
+        self.progress.seconds = time.monotonic() - self.started
+        self.checkpoints.save(
+            self.progress.step,
+            self.engine.fetch(self.state),
+            notes=self.notes | dataclasses.asdict(self.progress),
+            metrics=metrics,
+        )
+
+    def preempt(self) -> NoReturn:
+        """Ends the run once everything is on disk."""
+        self.checkpoints.wait()
+        raise Preempted(f"stopped by SIGTERM at step {self.progress.step}")
+
+    def _write(self, row: dict[str, Any]) -> None:
+        if self.writer is not None:
+            self.writer.write(row)
+
+    def _check_finite(self, loss: Float[np.ndarray, " S"]) -> None:
+        if not np.isfinite(loss).all():
+            first = int(np.argmin(np.isfinite(loss)))
+            self._refuse("loss", self.progress.step + first + 1)
+
+    def _refuse(self, name: str, step: int) -> NoReturn:
+        """Stops a run because of a value that is not finite."""
+        self.checkpoints.wait()
+        good = self.checkpoints.latest()
+        kept = (
+            f"the last good checkpoint is step {good}" if good else "no checkpoint yet"
+        )
+        epoch = math.ceil(step / self.schedule.steps_per_epoch)
+        raise UserError(
+            f"{name} is not finite at step {step} (epoch {epoch}); {kept}: lower"
+            " optim.lr or set optim.clip_norm"
+        )
 
 
 class _Pace:
-    """Chooses how many steps to put into the next call."""
+    """Chooses the number of steps of the next call by the duration of the last."""
 
     def __init__(self, most: int):
         self._most = most
@@ -255,12 +286,12 @@ class _Pace:
 
     def count(self, left: int) -> int:
         self._since = time.monotonic()
-        # Processes must agree, and their clocks do not.
+        # All processes must use the same number, but their clocks differ.
         most = self._next if jax.process_count() == 1 else min(64, self._most)
         return min(most, left)
 
     def done(self, count: int) -> None:
-        if self._first:  # it was compiled
+        if self._first:  # The first call includes compilation.
             self._first = False
             return
         seconds = max(time.monotonic() - self._since, 1e-6)
@@ -274,7 +305,7 @@ class _Stop:
 
 @contextmanager
 def sigterm() -> Iterator[_Stop]:
-    """Turns SIGTERM into a flag meanwhile; only the main thread can do so."""
+    """Yields a flag that SIGTERM sets, but never outside the main thread."""
     stop = _Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -302,18 +333,18 @@ class _Bar(tqdm):
     """A progress bar on a terminal, log lines elsewhere."""
 
     values: dict[str, str] = {}
-    _told: tuple[float, int] | None = None
+    _reported: tuple[float, int] | None = None
 
     def advance(self, count: int, loss: float, step: int) -> None:
-        """Moves on by `count` steps; without a terminal, tells so once a minute."""
+        """Moves on by `count` steps; without a terminal, logs once a minute."""
         if not self.disable:
             self.update(count)
             self.set_postfix(self.values | {"loss": f"{loss:.4f}"})
             return
         now = time.monotonic()
-        since, before = self._told or (now, step)
-        if self._told is None:
-            self._told = (now, step)
+        since, before = self._reported or (now, step)
+        if self._reported is None:
+            self._reported = (now, step)
         elif now - since >= _SECONDS_PER_LINE and jax.process_index() == 0:
             pace = (step - before) / (now - since)
             left = (self.total - step) / pace / 60
@@ -321,7 +352,7 @@ class _Bar(tqdm):
                 "step %d of %d  loss %.4f  %.3g steps/s  %.0f min left",
                 *(step, self.total, loss, pace, left),
             )
-            self._told = (now, step)
+            self._reported = (now, step)
 
     def report(self, row: dict[str, Any], shown: tuple[str, ...]) -> None:
         """Logs the numbers of an evaluation, or shows some of them in the bar."""

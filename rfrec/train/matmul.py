@@ -1,6 +1,6 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Products with weights whose gradient is as fast as the product, on a CPU too."""
+"""Matrix products whose weight gradient is fast on CPUs too."""
 
 import jax
 from jax import lax
@@ -13,15 +13,15 @@ def matmul(
 ) -> Float[Array, "*B F"]:
     """Returns `x @ weight`.
 
-    The weight's gradient sums over the rows of both sides, and XLA's CPU compiler
-    multiplies so at three quarters of its usual speed (132 against 177 GFLOP/s for
-    2,048 rows from 768 to 2,048 columns, with the turning), and slower still where
-    something is fused into the left side, a dropout mask for one. There the narrower
-    side is turned first, by itself. Accelerators multiply either way round.
+    The gradient of the weight is a product `x.T @ y`, which XLA's CPU compiler computes
+    at three quarters of the usual speed (132 instead of 177 GFLOP/s for 2,048 rows, 768
+    by 2,048 columns), and slower if something, such as a dropout mask, is fused into
+    the left side. On CPUs the narrower side is therefore transposed first, by itself.
+    On accelerators both orders are equally fast.
 
     Args:
       x: Rows.
-      weight: One for all rows.
+      weight: Weight matrix.
     """
     return x @ weight
 
@@ -35,15 +35,15 @@ def _backward(residuals, gradient):
     rows = x.reshape(-1, x.shape[-1])
     outputs = gradient.reshape(-1, gradient.shape[-1])
     slope = lax.platform_dependent(
-        rows, outputs, cpu=_turned_first, default=lambda x, y: x.T @ y
+        rows, outputs, cpu=_transposed_first, default=lambda x, y: x.T @ y
     )
     return gradient @ weight.T, slope.astype(weight.dtype)
 
 
-def _turned_first(
+def _transposed_first(
     x: Float[Array, "B D"], y: Float[Array, "B F"]
 ) -> Float[Array, "D F"]:
-    """Returns `x.T @ y`; the barriers keep the turning out of the products."""
+    """Returns `x.T @ y`; barriers keep the transposition out of the product."""
     if x.shape[1] <= y.shape[1]:
         return lax.optimization_barrier(x.T) @ y
     return lax.optimization_barrier(lax.optimization_barrier(y.T) @ x).T

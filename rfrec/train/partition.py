@@ -2,13 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parallelism behind one interface: pmap, or jit with NamedSharding.
 
-A step is written once, for the rows one device sees, with `axis_name` for what
-couples rows of the whole batch. Under `pmap` the axis exists and collectives run over
-it; under `jit` it is None and the compiler partitions a program over the whole batch.
-Both return the same numbers on any number of devices.
+A step is written once, for the rows of one device; `axis_name` is the axis over which
+it couples the rows of the whole batch. Under `pmap` the axis exists and collectives run
+over it; under `jit` it is None and the compiler partitions a program over the whole
+batch. Results do not depend on the engine or the number of devices.
 
 Under `jit` a second axis of devices can split the parameters of large models: a model
-names the axes of its parameters, and rules say which names are spread.
+names the axes of its parameters, and `SPREAD` lists the names that are split.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from rfrec.typing import PyTree
 
 AXIS = "data"
 TENSOR = "tensor"
-# Names of parameter axes that are spread over the tensor axis of the devices.
+# Parameter axes that are split over the tensor axis of the devices.
 SPREAD: Mapping[str, str] = {"vocab": TENSOR, "heads": TENSOR, "mlp": TENSOR}
 
 
@@ -37,8 +37,8 @@ class Engine:
 
     Attributes:
       name: `pmap` or `jit`.
-      mesh: All devices of all processes: along the batch and, under `jit`, along the
-        axes that `SPREAD` names.
+      mesh: All devices of all processes: an axis for the batch and, under `jit`, one
+        for the parameters.
     """
 
     name: Literal["pmap", "jit"]
@@ -51,36 +51,44 @@ class Engine:
 
     @property
     def num_devices(self) -> int:
-        """Number of devices over all processes."""
+        """Number of devices of all processes."""
         return self.mesh.size
 
     @property
     def num_parts(self) -> int:
-        """Parts of a batch: the devices, but for those that share a batch's rows."""
+        """Number of parts of a batch: devices that hold different rows."""
         return self.mesh.shape[AXIS]
 
     def check_batch(self, batch_size: int, name: str) -> None:
-        """Raises UserError if a batch cannot be spread evenly."""
+        """Checks that a batch can be split evenly.
+
+        Args:
+          batch_size: Number of rows.
+          name: Config key of the batch size, for the error message.
+
+        Raises:
+          UserError: The devices do not divide the batch.
+        """
         if batch_size % self.num_parts:
             among = "" if self.num_parts == self.num_devices else " along the batch"
             raise UserError(
                 f"{name}={batch_size} is not a multiple of the {self.num_parts}"
-                f" devices{among}: choose a multiple"
+                f" devices{among}; use a multiple"
             )
 
     def _sharding(self, *spec: str | None) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec(*spec))
 
     def shardings(self, tree: PyTree, axes: PyTree) -> PyTree:
-        """Returns where each array of a state goes under `jit`.
+        """Returns the sharding of each array of a state under `jit`.
 
         An array is a parameter, or a moment of one, if its path ends in that of the
-        parameter and it has as many axes. An axis that does not divide by the tensor
-        devices stays whole, as does every other array.
+        parameter and it has as many axes. An axis whose length the tensor devices do
+        not divide is not split, nor is any other array.
 
         Args:
-          tree: Of arrays: parameters, or anything that holds trees like them.
-          axes: One tuple of names, or None, for each parameter.
+          tree: Arrays: parameters, or a tree that contains trees like them.
+          axes: Tuple of axis names, or None, for each parameter.
 
         Returns:
           A tree like `tree`.
@@ -102,7 +110,7 @@ class Engine:
         return axis if axis and length % self.mesh.shape[axis] == 0 else None
 
     def place(self, tree: PyTree, shardings: PyTree) -> PyTree:
-        """Puts host arrays where `shardings` says; under `jit` only."""
+        """Copies host arrays to the devices by `shardings`; `jit` only."""
 
         def put(a, sharding):
             a = np.asarray(a)
@@ -139,12 +147,12 @@ class Engine:
     def shard(
         self, read: Callable[[slice], np.ndarray], shape: tuple[int, ...]
     ) -> jax.Array:
-        """Spreads an array [S, B, ...] over the devices along B.
+        """Splits an array [S, B, ...] over the devices along B.
 
         Args:
-          read: Returns the rows `[:, rows]` of the global array; called only for
-            rows of this process, so a memory map is read only where needed.
-          shape: Of the global array.
+          read: Returns the rows `[:, rows]` of the global array. It is called only for
+            rows of this process, so that a memory map is read only where needed.
+          shape: Shape of the global array.
         """
         if self.name == "jit":
 
@@ -166,7 +174,7 @@ class Engine:
         )
 
     def spread(self, tree: PyTree) -> PyTree:
-        """Spreads rows made in a compiled function over the devices; `jit` only."""
+        """Splits rows computed in a compiled function over the devices; `jit` only."""
         return jax.lax.with_sharding_constraint(tree, self._sharding(AXIS))
 
     def compile(
@@ -179,10 +187,10 @@ class Engine:
         """Compiles `fn(state, constants, batch, count) -> (state, outputs)`.
 
         Args:
-          fn: `state`, `constants` and `count` are replicated, `batch` is spread, and
-            everything returned must be the same on all devices.
+          fn: Function to compile. `state`, `constants` and `count` are replicated and
+            `batch` is split; outputs must be the same on all devices.
           donate: Whether the state's buffers are reused for the new state.
-          shardings: Where the new state goes under `jit`; None replicates it.
+          shardings: Shardings of the new state under `jit`; None replicates it.
         """
         donated = (0,) if donate else ()
         if self.name == "pmap":
@@ -199,7 +207,7 @@ class Engine:
 
 
 def _keys(path: tuple[Any, ...]) -> tuple[str, ...]:
-    """Returns a path as plain names, the same for dicts, dataclasses and tuples."""
+    """Returns a path as names, equal for dicts, dataclasses and tuples."""
     return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
 
 
@@ -211,29 +219,29 @@ def _by_path(tree: PyTree, is_leaf: Callable[[Any], bool]) -> dict:
 def make_engine(
     name: Literal["pmap", "jit"], *, devices=None, tensor: int = 1
 ) -> Engine:
-    """Makes an engine over all devices of all processes.
+    """Returns an engine over all devices of all processes.
 
     Args:
       name: `pmap` or `jit`.
-      devices: All by default.
-      tensor: Devices that split one copy of the parameters, `jit` only.
+      devices: Devices; None uses all.
+      tensor: Number of devices that share one copy of the parameters, `jit` only.
 
     Raises:
-      UserError: The devices do not divide so.
+      UserError: `tensor` does not divide the devices, or the engine is `pmap`.
     """
     devices = jax.devices() if devices is None else devices
     if tensor > 1 and name == "pmap":
         raise UserError(
-            f"config.train.tensor={tensor}: pmap copies parameters to every device:"
+            f"config.train.tensor={tensor}: pmap copies parameters to every device;"
             " use config.train.engine=jit"
         )
     if len(devices) % tensor:
         raise UserError(
-            f"config.train.tensor={tensor} does not divide the {len(devices)} devices:"
-            " choose a divisor"
+            f"config.train.tensor={tensor} does not divide the {len(devices)} devices;"
+            " use a divisor"
         )
-    # What pmap returns lies on a mesh of one axis: were its first arguments on another,
-    # the second call would compile the program once more.
+    # Results of pmap are on a mesh of one axis. If its first arguments were on another
+    # mesh, the second call would compile the program again.
     shape = {AXIS: len(devices) // tensor} | (
         {} if name == "pmap" else {TENSOR: tensor}
     )
@@ -248,21 +256,21 @@ def make_engine(
 
 
 def gather(x: jax.Array, axis_name: str | None, *, axis: int = 0) -> jax.Array:
-    """Joins the rows of all devices; identity where there is no device axis."""
+    """Concatenates the rows of all devices; the identity without a device axis."""
     if axis_name is None:
         return x
     return jax.lax.all_gather(x, axis_name, axis=axis, tiled=True)
 
 
 def mean(tree: PyTree, axis_name: str | None) -> PyTree:
-    """Averages over the devices; identity where there is no device axis."""
+    """Averages over the devices; the identity without a device axis."""
     return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
 
 
 def row_keys(key: jax.Array, num_rows: int, axis_name: str | None) -> jax.Array:
-    """Returns one random key for each row this device holds.
+    """Returns one random key for each row of this device.
 
-    A key depends on the row's place in the global batch alone, so noise does not
+    A key depends only on the row's index in the global batch, so that noise does not
     depend on the number of devices.
     """
     first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * num_rows

@@ -1,6 +1,6 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A run from where it stands in its folder to its end."""
+"""Trains to the end, resuming from the latest checkpoint."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -29,25 +29,28 @@ def train(
     what: str,
     place: Callable[[PyTree], PyTree] | None = None,
 ) -> loop.Progress:
-    """Trains, or goes on, to the end; returns where it ended.
+    """Trains to the end, from the latest checkpoint or the first step.
 
-    What was learned is in the checkpoints.
+    The trained state is in the checkpoints.
 
     Args:
-      template: The state before the first step, on the host.
-      program: What to run.
-      schedule: When.
-      engine: Of the program.
-      checkpoints: In the run's folder; every process calls this.
+      template: State before the first step, on the host.
+      program: Functions that the loop calls.
+      schedule: When to evaluate, store and stop.
+      engine: Engine of the program.
+      checkpoints: Checkpoints of the run; all processes call this function.
       workdir: Folder of the run, for the metrics; None writes none.
-      notes: JSON values stored beside every state, such as the fingerprint of the data;
-        a run that was begun with others is refused.
-      what: Names what the notes tell of.
-      place: Puts a host state on the devices; None copies it to each.
+      notes: JSON values stored with every state, such as the fingerprint of the data.
+        Resuming requires the same values.
+      what: Name of what the notes identify, for the error message.
+      place: Function that places a host state on the devices; None copies it to each.
+
+    Returns:
+      The position at which training ended.
 
     Raises:
-      UserError: The run was begun with other notes, or the loss is not finite.
-      loop.Preempted: SIGTERM came; the state is stored.
+      UserError: The checkpoint has other notes, or a loss or metric is not finite.
+      Preempted: The process received SIGTERM; the state is stored.
     """
     state, progress = _resume(template, checkpoints, notes, what=what)
     writer = None
@@ -73,12 +76,10 @@ def train(
 def _resume(
     template: PyTree, checkpoints: Checkpoints, notes: dict[str, Any], *, what: str
 ) -> tuple[PyTree, loop.Progress]:
-    """Returns the state and progress to start from: the latest stored, or the first.
-
-    Arguments as for `train`.
+    """Returns the state and progress to start from; arguments as for `train`.
 
     Raises:
-      UserError: The run was begun with other notes.
+      UserError: The checkpoint has other notes.
     """
     step = checkpoints.latest()
     if step is None:
@@ -87,8 +88,8 @@ def _resume(
     stored = dict(restored.notes)
     if {name: stored.pop(name) for name in notes} != notes:
         raise UserError(
-            f"the {what} are not those this run was trained on: restore them, or use"
-            " another --workdir"
+            f"the {what} are not those on which this run was trained; restore them, or"
+            " use another --workdir"
         )
     logging.info("resuming at step %d", step)
     return restored.state, loop.Progress(**stored)

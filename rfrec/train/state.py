@@ -1,6 +1,6 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a run carries from step to step."""
+"""The state of a training run."""
 
 import flax.struct
 import jax
@@ -11,15 +11,15 @@ from rfrec.typing import PyTree
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """Arrays only, so that any engine can place it and orbax can store it.
+    """State of a run: arrays only, so that engines can place and orbax can store it.
 
     Attributes:
-      step: Steps done, int32 [].
-      params: Learned by gradient.
+      step: Number of steps done, int32 [].
+      params: Parameters, learned by gradient.
       model_state: Other collections of the model: statistics, moving averages.
-      opt_state: Of the optimiser.
-      key: Raw data of the run's random key, uint32 [2]; it never changes: the key of a
-        step is `fold_in(key, step)`, so a resumed run draws what it would have drawn.
+      opt_state: State of the optimizer.
+      key: Raw data of the run's random key, uint32 [2]. It never changes: the key of a
+        step is `fold_in(key, step)`, so that a resumed run draws the same numbers.
     """
 
     step: PyTree
@@ -47,5 +47,5 @@ def create(
 
 
 def step_key(state: TrainState) -> jax.Array:
-    """Returns the random key of the step about to be done."""
+    """Returns the random key of the next step."""
     return jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)

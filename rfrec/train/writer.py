@@ -1,6 +1,6 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics of a run: JSON lines always, TensorBoard events where installed."""
+"""Metrics of a run: JSON lines, and TensorBoard events if tensorboardX is installed."""
 
 import json
 from pathlib import Path
@@ -11,17 +11,17 @@ from rfrec.config import UserError
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Reads a metrics file; a last line cut off by a kill is left out.
+    """Reads a metrics file without an incomplete last line.
 
     Raises:
-      UserError: Another line is not JSON.
+      UserError: Another line is not a JSON object with `step`.
     """
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
     rows = []
     for number, line in enumerate(lines, start=1):
-        # A complete line ends in a newline, so the last element is the rest.
+        # A complete line ends in a newline, so the last element is incomplete.
         try:
             row = json.loads(line)
         except json.JSONDecodeError:
@@ -30,7 +30,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             rows.append(row)
         elif number < len(lines):
             raise UserError(
-                f"{path}, line {number} is no row of metrics: remove that line"
+                f"{path}, line {number} is not a row of metrics; remove that line"
             )
     return rows
 
@@ -39,13 +39,11 @@ class Writer:
     """Appends rows to `metrics.jsonl`, and scalars to TensorBoard events."""
 
     def __init__(self, workdir: Path, *, resume_step: int):
-        """Opens the files; rows beyond `resume_step`, which will come again, go."""
+        """Opens the files and removes the rows beyond `resume_step`."""
         path = workdir / "metrics.jsonl"
         kept = [row for row in read_metrics(path) if row["step"] <= resume_step]
         if path.exists():
-            text = "".join(json.dumps(row) + "\n" for row in kept)
-            with files.replacing(path) as partial:
-                partial.write_text(text, encoding="utf-8")
+            files.write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = path.open("a", encoding="utf-8")
         try:
             from tensorboardX import SummaryWriter

@@ -126,7 +126,7 @@ def test_other_data_is_refused(trained, tmp_path, monkeypatch, what):
     assert not (tmp_path / "new").exists()
     copy = shutil.copytree(trained / "seed_0", tmp_path / "copy")
     before = (copy / "report.json").read_bytes()
-    with pytest.raises(UserError, match="pairs or features are not those this run"):
+    with pytest.raises(UserError, match="features are not those on which this run"):
         gume.main(make_config(**FLOW), copy)
     assert (copy / "report.json").read_bytes() == before
 
