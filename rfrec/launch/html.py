@@ -1,6 +1,6 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the page of a finished run again, with other settings of configs/html.py.
+"""Writes the page of a run, report.html, with the options of configs/html.py.
 
 python -m rfrec.launch.html --workdir=runs/ml100k
 """

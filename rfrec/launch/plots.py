@@ -1,6 +1,6 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Draws the pictures of a run: losses, collisions, use of the codes, t-SNE.
+"""Draws the figures of a run: losses, collisions, code usage, t-SNE.
 
 python -m rfrec.launch.plots --workdir=runs/ml100k
 """

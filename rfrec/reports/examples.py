@@ -1,6 +1,6 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Lists of a run and a table of its items in; examples with titles and pictures out."""
+"""Examples on the page of a run: ranked lists of users, with titles and images."""
 
 import base64
 import dataclasses
@@ -18,67 +18,67 @@ from rfrec.config import UserError
 from rfrec.data import pairs, sources, tables
 from rfrec.pipelines import coded_histories
 
-# Items of a history that are shown, the latest.
+# Number of latest items of a history that are shown.
 _RECENT = 6
 
 
 class Entry(NamedTuple):
-    """An item as it is shown.
+    """Item on the page.
 
     Attributes:
       name: Number or name of the item.
-      title: Empty where there is none.
-      picture: A data URI; empty where there is none.
-      score: Of the list, as text.
-      hit: Whether the user took it, which the list could not know.
+      title: Title; empty if unknown.
+      image: Image as a data URI; empty if there is none.
+      score: Score in the list, as text.
+      hit: Whether the item was held out for this user.
     """
 
     name: str
     title: str = ""
-    picture: str = ""
+    image: str = ""
     score: str = ""
     hit: bool = False
 
 
 class Example(NamedTuple):
-    """A user, what is listed for it, and what is known.
+    """User with history, held-out items and ranked list.
 
     Attributes:
-      user: Its name.
-      before: Earlier items, the latest last.
-      wanted: Items that were held out, the first few of them.
-      held: Number of items that were held out.
-      listed: Best first.
+      user: Name of the user.
+      history: Latest items of the history, oldest first.
+      heldout: First few held-out items.
+      count: Number of held-out items.
+      ranked: Ranked items, best first.
     """
 
     user: str
-    before: tuple[Entry, ...]
-    wanted: tuple[Entry, ...]
-    held: int
-    listed: tuple[Entry, ...]
+    history: tuple[Entry, ...]
+    heldout: tuple[Entry, ...]
+    count: int
+    ranked: tuple[Entry, ...]
 
 
-class Past(NamedTuple):
-    """What is known of users, by name: earlier and held-out items, as lists name them.
+class Interactions(NamedTuple):
+    """Names of the items of each user, by the name of the user.
 
     Attributes:
-      before: Latest last; empty if their order means nothing.
-      wanted: Held out.
+      history: Latest items, oldest first; empty if the data have no order.
+      heldout: Held-out items.
     """
 
-    before: dict[str, list[str]]
-    wanted: dict[str, list[str]]
+    history: dict[str, list[str]]
+    heldout: dict[str, list[str]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Shelf:
-    """Titles and pictures of the items.
+class Items:
+    """Titles and images of the items.
 
     Attributes:
-      rows: Row of each name; the number of a row is always a name.
-      titles: By row.
-      files: Pictures by row; None where there is none.
-      pixels: Longer side of a picture.
+      rows: Row of each item by name; the number of a row is always a name.
+      titles: Title of each row.
+      files: Function that returns the image file of a row, None if there is none.
+      pixels: Longer side of an image, in pixels.
     """
 
     rows: dict[str, int]
@@ -87,25 +87,25 @@ class Shelf:
     pixels: int
 
     def entry(self, name: str, **more: Any) -> Entry:
-        """Returns an item as it is shown."""
+        """Returns an item as the page shows it."""
         row = self.rows.get(name)
         if row is None:
             return Entry(name, **more)
         title = self.titles[row] if row < len(self.titles) else ""
         path = self.files(row)
-        picture = thumbnail(path, self.pixels) if path and path.is_file() else ""
-        return Entry(name, title, picture, **more)
+        image = thumbnail(path, self.pixels) if path and path.is_file() else ""
+        return Entry(name, title, image, **more)
 
 
 def thumbnail(path: Path, pixels: int) -> str:
-    """Returns a picture as a small JPEG in a data URI.
+    """Returns an image as a small JPEG in a data URI.
 
     Args:
-      path: Of the picture.
-      pixels: Most of its longer side.
+      path: Image file.
+      pixels: Largest longer side, in pixels.
 
     Raises:
-      UserError: It is no picture.
+      UserError: The file is not an image.
     """
     from PIL import Image
 
@@ -114,7 +114,7 @@ def thumbnail(path: Path, pixels: int) -> str:
             small = opened.convert("RGB")
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(
-            f"{path} is no picture ({error}): replace or remove it"
+            f"{path} is not an image ({error}): replace or remove it"
         ) from error
     small.thumbnail((pixels, pixels))
     buffer = io.BytesIO()
@@ -123,12 +123,12 @@ def thumbnail(path: Path, pixels: int) -> str:
 
 
 def data_uri(content: bytes, kind: str) -> str:
-    """Returns bytes as a URI that holds them."""
+    """Returns bytes as a data URI."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def find_table(data: ConfigDict) -> Path | None:
-    """Returns the table of items beside a run's data; None if there is not one."""
+    """Returns the item table next to the data; None if there is not exactly one."""
     if data.source not in ("folder", "mmrec"):
         return None
     folder = data.get("path") or os.environ.get("RFREC_DATA")
@@ -139,34 +139,34 @@ def find_table(data: ConfigDict) -> Path | None:
     if len(names) > 1:
         return None
     pattern = f"{names[0]}.items.tsv" if names else "*.items.tsv"
-    found = sorted({*root.glob(pattern), *root.glob(f"*/{pattern}")})
-    return found[0] if len(found) == 1 else None
+    paths = sorted({*root.glob(pattern), *root.glob(f"*/{pattern}")})
+    return paths[0] if len(paths) == 1 else None
 
 
-def open_shelf(
+def open_items(
     config: ConfigDict, data: ConfigDict, count: int
-) -> tuple[Shelf, list[str]]:
-    """Finds titles and pictures of the items, and tells what there is not.
+) -> tuple[Items, list[str]]:
+    """Returns titles and images of the items, and notes about what is missing.
 
     Args:
       config: Section `examples` of configs/html.py.
       data: Section `data` of the run.
-      count: Items of the run.
+      count: Number of items of the run.
 
     Raises:
-      UserError: The table is damaged, is of another number of items or lacks a column
+      UserError: The table is damaged, has another number of items or lacks a column
         that the config names.
     """
     path = Path(config.table).expanduser() if config.table else find_table(data)
     if path is None:
-        told = "No titles: there is no one NAME.items.tsv beside the data."
-        return Shelf({}, (), lambda row: None, config.pixels), [told]
+        note = "No titles: there is no single NAME.items.tsv next to the data."
+        return Items({}, (), lambda row: None, config.pixels), [note]
     table = tables.read(path)
-    # Titles of other items are worse than none.
+    # Titles of a different item set would be wrong.
     if len(table.ids) != count:
         raise UserError(
-            f"{path} has {len(table.ids)} items, the run {count}: name the run's table"
-            " as config.examples.table"
+            f"{path} has {len(table.ids)} items, the run {count}: set"
+            " config.examples.table to the table of the run"
         )
     notes, titles = [], [""] * len(table.ids)
     if config.title in table.columns:
@@ -176,19 +176,19 @@ def open_shelf(
     first = next(iter(table.columns.values()))
     names = {cell: row for row, cell in enumerate(first) if isinstance(cell, str)}
     rows = names | {str(row): row for row in range(len(table.ids))}
-    files = _pictures(config, table)
+    files = _images(config, table)
     if files is None:
-        notes.append("No pictures: neither a column nor a folder of them is named.")
-    shelf = Shelf(rows, titles, files or (lambda row: None), config.pixels)
-    return shelf, notes
+        notes.append("No images: set config.examples.image or config.examples.folder.")
+    files = files or (lambda row: None)
+    return Items(rows, titles, files, config.pixels), notes
 
 
-def _pictures(
+def _images(
     config: ConfigDict, table: tables.Table
 ) -> Callable[[int], Path | None] | None:
     folder = Path(config.folder).expanduser() if config.folder else table.path.parent
     if not folder.is_dir():
-        raise UserError(f"config.examples.folder={folder} is no folder")
+        raise UserError(f"config.examples.folder={folder} is not a folder")
     if config.image:
         cells = table.column(config.image, "config.examples.image")
         firsts = [cell if isinstance(cell, str) else cell[0] for cell in cells]
@@ -203,16 +203,16 @@ def _as_text(cell: tables.Cell) -> str:
     return cell if isinstance(cell, str) else ", ".join(cell)
 
 
-def past(main: str, run: ConfigDict, which: str) -> Past:
-    """Returns what users took before and after, as the run's data tell.
+def read_interactions(main: str, run: ConfigDict, which: str) -> Interactions:
+    """Reads histories and held-out items of the users from the data of a run.
 
     Args:
-      main: That made the run.
-      run: Its config, or that of the run whose model it used.
-      which: `test` or `valid`.
+      main: Command of the run.
+      run: Config of the run, or of the run whose model it used.
+      which: Held-out part of the lists, `test` or `valid`.
 
     Raises:
-      UserError: The data are not there.
+      UserError: The data are missing.
     """
     data = run.data
     common = {
@@ -222,67 +222,70 @@ def past(main: str, run: ConfigDict, which: str) -> Past:
         "num_users": data.num_users,
     }
     if main == "gume":
-        found = pairs.load(
+        split = pairs.load(
             **common,
             name=data.name,
             split=data.split,
             shares=tuple(data.shares),
             seed=data.seed,
         ).split
-        held = found.test
-        wanted = {
-            user: _named(held.items[held.indptr[u] : held.indptr[u + 1]], found)
-            for u, user in enumerate(found.user_ids)
+        test = split.test
+        heldout = {
+            user: _names(test.items[test.indptr[u] : test.indptr[u + 1]], split)
+            for u, user in enumerate(split.user_ids)
         }
-        return Past({}, wanted)
+        return Interactions({}, heldout)
     if main == "recommend" and data.source == "synthetic":
-        made = coded_histories.synthetic(data.num_users, data.num_items, run.seed)
-        inter = made.inter
+        inter = coded_histories.synthetic(
+            data.num_users, data.num_items, run.seed
+        ).inter
     else:
         names = tuple(data.get("names") or ())
         name = names[0] if len(names) == 1 else data.get("name")
         inter = sources.load_interactions(**common, name=name, seed=run.seed)
     end = -1 if which == "test" else -2
-    before, wanted = {}, {}
+    history, heldout = {}, {}
     for u, user in enumerate(inter.user_ids):
-        history = _named(inter.history(u), inter)
-        before[user], wanted[user] = history[:end][-_RECENT:], history[end:][:1]
-    return Past(before, wanted)
+        items = _names(inter.history(u), inter)
+        history[user], heldout[user] = items[:end][-_RECENT:], items[end:][:1]
+    return Interactions(history, heldout)
 
 
-def _named(numbers: np.ndarray, known: Any) -> list[str]:
-    names = known.item_ids
+def _names(numbers: np.ndarray, data: Any) -> list[str]:
+    names = data.item_ids
     return [str(i) if names is None else names[i] for i in numbers.tolist()]
 
 
 def examples(
-    path: Path, shelf: Shelf, known: Past, config: ConfigDict
+    path: Path, items: Items, inter: Interactions, config: ConfigDict
 ) -> tuple[Example, ...]:
-    """Returns lists of users drawn at random.
+    """Returns the lists of users sampled at random.
 
     Args:
-      path: Of `predictions.jsonl`.
-      shelf: Of the items.
-      known: Of the users.
+      path: File `predictions.jsonl` of a run.
+      items: Titles and images of the items.
+      inter: Histories and held-out items of the users.
       config: Section `examples` of configs/html.py.
 
     Raises:
-      UserError: A line is damaged; names it.
+      UserError: A line is damaged; names its number.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({error}): write it again") from error
+        raise UserError(
+            f"{path} cannot be read ({error}): run the command again"
+        ) from error
     rng = np.random.default_rng(config.seed)
     drawn = rng.permutation(len(lines))[: config.users]
     return tuple(
-        _example(path, number, lines[number], shelf, known, config.top_k)
+        _example(path, number, lines[number], items, inter, config.top_k)
         for number in sorted(drawn.tolist())
     )
 
 
 def _example(
-    path: Path, number: int, line: str, shelf: Shelf, known: Past, most: int
+    path: Path, number: int, line: str, items: Items, inter: Interactions, most: int
 ) -> Example:
     try:
         row = json.loads(line)
@@ -291,14 +294,14 @@ def _example(
         shown = list(zip(names, scores, strict=True))
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path}, line {number + 1} is no list of a user"
-            f" ({type(error).__name__}: {error}): write the predictions again"
+            f"{path}, line {number + 1}: is not a list of a user"
+            f" ({type(error).__name__}: {error}); run the command again"
         ) from error
-    wanted = known.wanted.get(user, [])
+    heldout = inter.heldout.get(user, [])
     return Example(
         str(user),
-        tuple(shelf.entry(name) for name in known.before.get(user, [])),
-        tuple(shelf.entry(name) for name in wanted[:_RECENT]),
-        len(wanted),
-        tuple(shelf.entry(n, score=score, hit=n in wanted) for n, score in shown),
+        tuple(items.entry(name) for name in inter.history.get(user, [])),
+        tuple(items.entry(name) for name in heldout[:_RECENT]),
+        len(heldout),
+        tuple(items.entry(n, score=score, hit=n in heldout) for n, score in shown),
     )

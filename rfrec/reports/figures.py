@@ -1,10 +1,10 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The pictures of a run: rows of metrics, codes and maps in, matplotlib figures out.
+"""Figures of a tokenizer run, the t-SNE map, and helpers for all figures.
 
-matplotlib is imported where a figure is made, and without its global state. Colours are
-those of Okabe and Ito, which people with colour-blindness tell apart; what matters is
-also told by line style or marker.
+matplotlib is imported where a figure is drawn, and its global state is not used. The
+colours are those of Okabe and Ito, which are distinct for colour-blind readers; line
+styles or markers repeat what the colours show.
 """
 
 import math
@@ -19,24 +19,24 @@ from rfrec import files
 from rfrec.config import UserError
 
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-# Black stands in for their yellow, which is lost on white.
+# Black replaces their yellow, which is hard to see on white.
 PINK, SKY, BLACK = "#CC79A7", "#56B4E9", "#222222"
 _COLOURS = (BLUE, ORANGE, GREEN, RED, PINK, SKY, BLACK)
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _LOSSES = ("loss", "reconstruction", "quantization")
-# Wider than this, a curve is read on a logarithmic axis.
+# Ratio of largest to smallest value above which an axis is logarithmic.
 LOG_RANGE = 20.0
 _LABELLED_CODES = 24
 
 
 class LevelMap(NamedTuple):
-    """A level in the plane.
+    """Two-dimensional map of a quantizer level.
 
     Attributes:
-      items: places of the residuals that enter the level.
-      codes: places of the code vectors.
-      chosen: code of each item.
-      counts: items of the whole run that have each code.
+      items: Positions of the residuals that enter the level.
+      codes: Positions of the code vectors.
+      chosen: Code of each item.
+      counts: Number of items of the whole run with each code.
     """
 
     items: Float[np.ndarray, "N 2"]
@@ -46,19 +46,21 @@ class LevelMap(NamedTuple):
 
 
 def require_matplotlib() -> None:
-    """Checks that pictures can be drawn.
+    """Checks that figures can be drawn.
 
     Raises:
-      UserError: matplotlib is not installed.
+      UserError: The package matplotlib is not installed.
     """
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise UserError("plots need matplotlib: pip install 'rfrec[plots]'") from error
+        raise UserError(
+            "figures need matplotlib: pip install 'rfrec[plots]'"
+        ) from error
 
 
 def panels(count: int, *, width: float, height: float, most: int = 3):
-    """Makes a figure with `count` axes, at most so many in a row; sizes in inches."""
+    """Returns a figure with `count` axes, at most `most` a row; sizes in inches."""
     from matplotlib.figure import Figure
 
     columns = min(count, most)
@@ -73,21 +75,21 @@ def panels(count: int, *, width: float, height: float, most: int = 3):
 
 
 def make_folder(workdir: Path) -> Path:
-    """Returns the folder of a run's pictures, made if it is missing.
+    """Returns the folder of a run's figures, which is created if it is missing.
 
     Raises:
-      UserError: It cannot be made.
+      UserError: The folder cannot be created.
     """
     out = workdir / "plots"
     try:
         out.mkdir(exist_ok=True)
     except OSError as error:
-        raise UserError(f"{out}: cannot be made: {error.strerror}") from error
+        raise UserError(f"{out}: cannot be created: {error.strerror}") from error
     return out
 
 
 def save(path: Path, figure: Any, dpi: int) -> None:
-    """Writes a figure as PNG, whole or not at all."""
+    """Writes a figure as a PNG file, atomically."""
     with files.replacing(path) as partial:
         figure.savefig(partial, format="png", dpi=dpi)
 
@@ -108,7 +110,8 @@ def draw_curves(rows: Sequence[dict[str, Any]]) -> Any:
     """Draws losses and the collision rate over epochs.
 
     Args:
-      rows: with `epoch`, `split` and any of the losses and `collision_rate` (0..1).
+      rows: Rows with `epoch`, `split` and any of the losses and `collision_rate`
+        (0 to 1).
 
     Returns:
       The figure.
@@ -121,7 +124,7 @@ def draw_curves(rows: Sequence[dict[str, Any]]) -> Any:
         x, y = series(rows, split, "collision_rate")
         if y:
             collisions.plot(x, [100 * v for v in y], "o-", color=RED, ms=4)
-            _tell_last(collisions, x[-1], 100 * y[-1], f"{100 * y[-1]:.2f} %")
+            _annotate_last(collisions, x[-1], 100 * y[-1], f"{100 * y[-1]:.2f} %")
     if values and min(values) > 0 and max(values) > LOG_RANGE * min(values):
         losses.set_yscale("log")
     losses.set(title="Losses", xlabel="epoch", ylabel="loss, mean over items")
@@ -147,7 +150,7 @@ def _draw_losses(axis, rows: Sequence[dict[str, Any]], split: str) -> list[float
     for name, colour in zip(_LOSSES, (BLUE, GREEN, ORANGE), strict=True):
         x, y = series(rows, split, name)
         if y:
-            # A single point makes no line.
+            # A single point does not make a line.
             marker = "" if split == "train" and len(y) > 1 else "o"
             label = f"{name}, {split}"
             axis.plot(x, y, style, color=colour, marker=marker, ms=4, label=label)
@@ -155,7 +158,7 @@ def _draw_losses(axis, rows: Sequence[dict[str, Any]], split: str) -> list[float
     return values
 
 
-def _tell_last(axis, x: float, y: float, text: str) -> None:
+def _annotate_last(axis, x: float, y: float, text: str) -> None:
     """Writes a value above the last point of a curve."""
     axis.annotate(
         text, (x, y), xytext=(0, 7), textcoords="offset points", ha="right", fontsize=9
@@ -166,7 +169,7 @@ def draw_levels(rows: Sequence[dict[str, Any]]) -> Any:
     """Draws, for each level, used codes and perplexity over epochs.
 
     Args:
-      rows: evaluations; `levels` has `size`, `used` and `perplexity` for each level.
+      rows: Evaluation rows; `levels` has `size`, `used` and `perplexity` of each level.
 
     Returns:
       The figure.
@@ -178,18 +181,20 @@ def draw_levels(rows: Sequence[dict[str, Any]]) -> Any:
             "color": _COLOURS[level % len(_COLOURS)],
             "marker": _MARKERS[level % len(_MARKERS)],
             "ms": 4,
-            # Levels often run on top of each other: the lower ones show behind.
+            # Curves of levels often coincide: wider ones stay visible behind.
             "lw": 1.2 + 2.4 * (1 - (level + 1) / len(rows[-1]["levels"])),
             "label": f"level {level + 1} ({last['size']} codes)",
         }
         values = [row["levels"][level] for row in rows]
         used.plot(epochs, [100 * v["used"] / v["size"] for v in values], **look)
-        # Levels of different size meet on one axis as a share of the best.
+        # As a share of the best, levels of different size fit on one axis.
         perplexity.plot(
             epochs, [100 * v["perplexity"] / v["size"] for v in values], **look
         )
     used.set(title="Codes in use", ylabel="used codes, % of the codebook")
-    perplexity.set(title="Evenness of use", ylabel="perplexity, % of the codebook size")
+    perplexity.set(
+        title="Perplexity of codes", ylabel="perplexity, % of the codebook size"
+    )
     for axis in (used, perplexity):
         axis.set(xlabel="epoch", ylim=(0, 104))
         axis.grid(alpha=0.3)
@@ -202,9 +207,9 @@ def draw_usage(codes: Int[np.ndarray, "N Q"], sizes: Sequence[int], source: str)
     """Draws how many items have each code, a panel for each level.
 
     Args:
-      codes: of all items.
-      sizes: of the codebooks; a level without a size ends at its largest code.
-      source: name of the file, for the title.
+      codes: Codes of all items.
+      sizes: Sizes of the codebooks; a level without a size ends at its largest code.
+      source: Name of the file, for the title.
 
     Returns:
       The figure.
@@ -223,7 +228,7 @@ def draw_usage(codes: Int[np.ndarray, "N Q"], sizes: Sequence[int], source: str)
         axis.set(
             title=f"Level {level + 1}: {(counts > 0).sum()} of {size} codes used,"
             f"\nperplexity {perplexity:.1f}",
-            xlabel=f"code (dashed: even use, {even:.3g} items)",
+            xlabel=f"code (dashed: uniform use, {even:.3g} items)",
             ylabel="items",
             xlim=(-0.5, size - 0.5),
         )
@@ -232,32 +237,32 @@ def draw_usage(codes: Int[np.ndarray, "N Q"], sizes: Sequence[int], source: str)
 
 
 def contrasting_colours(
-    places: Float[np.ndarray, "K 2"], order: Sequence[int]
+    points: Float[np.ndarray, "K 2"], order: Sequence[int]
 ) -> list[str]:
-    """Gives places colours as on a political map: neighbours differ.
+    """Assigns colours so that neighbouring points differ, as on a political map.
 
-    There are more codes than colours that can be told apart. Each code takes, in the
-    given order, the colour whose nearest bearer is farthest away.
+    There are more codes than distinguishable colours. In the given order, each point
+    takes the colour whose nearest point is farthest away.
 
     Returns:
-      One colour for each place.
+      One colour for each point.
     """
-    given: dict[int, int] = {}
-    for place in order:
+    assigned: dict[int, int] = {}
+    for point in order:
         distance = np.full(len(_COLOURS), np.inf)
-        for other, colour in given.items():
-            apart = float(np.linalg.norm(places[place] - places[other]))
+        for other, colour in assigned.items():
+            apart = float(np.linalg.norm(points[point] - points[other]))
             distance[colour] = min(distance[colour], apart)
-        given[place] = int(distance.argmax())
-    return [_COLOURS[given[place]] for place in range(len(places))]
+        assigned[point] = int(distance.argmax())
+    return [_COLOURS[assigned[point]] for point in range(len(points))]
 
 
 def draw_maps(levels: Sequence[LevelMap], num_items: int) -> Any:
     """Draws items by first code, then residuals and codebook of each level.
 
     Args:
-      levels: the maps; that of level 1 is of the items themselves.
-      num_items: of the run, of which the maps may show a sample.
+      levels: Maps of the levels; that of level 1 shows the items themselves.
+      num_items: Number of items of the run, of which the maps may show a sample.
 
     Returns:
       The figure.
@@ -323,5 +328,41 @@ def _draw_codebook(axis, placed: LevelMap, level: int) -> None:
             linewidth=0.9,
             label=f"unused codes ({(~used).sum()})",
         )
-    axis.set_title(f"Level {level + 1}: what enters it, and its codebook", fontsize=10)
+    axis.set_title(f"Level {level + 1}: input vectors and codebook", fontsize=10)
     axis.legend(frameon=True, fontsize=8, loc="upper right", markerscale=1.2)
+
+
+def embed_together(
+    points: Float[np.ndarray, "N D"],
+    others: Float[np.ndarray, "K D"],
+    *,
+    perplexity: float,
+    seed: int,
+) -> tuple[Float[np.ndarray, "N 2"], Float[np.ndarray, "K 2"]]:
+    """Maps two sets of vectors to one plane by t-SNE.
+
+    t-SNE cannot map new points, so both sets are embedded together.
+
+    Args:
+      points: First set: residuals that enter a level, or targets.
+      others: Second set: code vectors of that level, or generated vectors.
+      perplexity: Approximate number of neighbours of a point; lowered for few points.
+      seed: Seed of the layout.
+
+    Returns:
+      Positions of both sets.
+    """
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+
+    stacked = np.concatenate([points, others]).astype(np.float32)
+    tsne = TSNE(
+        perplexity=min(perplexity, (len(stacked) - 1) / 3),
+        # A random start can leave clusters that the data do not have.
+        init="pca" if stacked.shape[1] > 1 else "random",
+        random_state=seed,
+    )
+    # One thread is 3 to 7 times faster than several on busy cores.
+    with threadpool_limits(1):
+        positions = tsne.fit_transform(stacked)
+    return positions[: len(points)], positions[len(points) :]

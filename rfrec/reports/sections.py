@@ -31,10 +31,10 @@ class Table(NamedTuple):
     folded: bool = False
 
 
-class Picture(NamedTuple):
+class Figure(NamedTuple):
     """Image of a page: its caption, and the content as a data URI."""
 
-    alt: str
+    caption: str
     uri: str
 
 
@@ -44,7 +44,7 @@ class Section(NamedTuple):
     title: str
     notes: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
-    pictures: tuple[Picture, ...] = ()
+    figures: tuple[Figure, ...] = ()
     examples: tuple[Example, ...] = ()
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from rfrec.config import UserError
 from rfrec.launch import gume
-from rfrec.reports import graph_drawing, graph_figures, run_figures
+from rfrec.reports import graph_figures, run_figures
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = {
@@ -52,8 +52,8 @@ def test_a_run_with_the_flow_gives_four_pictures(run, caplog):
     assert sorted(made) == ["curves.png", "flow.png", "steps.png", "tsne.png"]
     assert all(content[:8] == b"\x89PNG\r\n\x1a\n" for content in made.values())
     assert sorted({*before, "plots"}) == sorted(path.name for path in run.iterdir())
-    told = [r.message for r in caplog.records if "steps: " in r.message]
-    assert [line.split()[0] for line in told] == ["1", "4"]
+    lines = [r.message for r in caplog.records if "steps: " in r.message]
+    assert [line.split()[0] for line in lines] == ["1", "4"]
 
 
 def test_a_run_without_the_flow_gives_its_curves(run, tmp_path, caplog):
@@ -87,7 +87,7 @@ def test_steps_are_refused_below_one(run):
 def test_a_cloud_keeps_rows_together_and_tells_moments_of_all():
     rng = np.random.default_rng(0)
     target = rng.normal(size=(40, 5)) + 3 * np.eye(5)[np.arange(40) % 5] * 9
-    cloud = graph_figures.lay_out("items", target, target + 1e-3, 30, 8.0, 0)
+    cloud = graph_figures.map_cloud("items", target, target + 1e-3, 30, 8.0, 0)
     assert (cloud.name, cloud.count, cloud.target.shape) == ("items", 40, (30, 2))
     moments = [[x.mean(axis=0), x.std(axis=0)] for x in (target, target + 1e-3)]
     np.testing.assert_allclose(cloud.moments, moments)
@@ -109,24 +109,24 @@ def _rows():
 
 
 def test_curves_draw_every_number_of_the_flow():
-    losses, error, means, deviations = graph_drawing.draw_flow(_rows()).axes
+    losses, error, means, deviations = graph_figures.draw_flow(_rows()).axes
     drawn = {line.get_label(): line.get_xydata().tolist() for line in losses.lines}
-    assert drawn == {"flow": [[1, 1.0], [2, 1.0]], "contrast": [[1, 2.0], [2, 2.0]]}
+    assert drawn == {"flow": [[1, 1.0], [2, 1.0]], "contrastive": [[1, 2.0], [2, 2.0]]}
     assert [len(axis.lines) for axis in (error, means, deviations)] == [1, 4, 4]
     rows = [row | {"rf_error_heldout": 0.7} for row in _rows()]
     both = [
         line.get_ydata().tolist()
-        for line in graph_drawing.draw_flow(rows).axes[1].lines
+        for line in graph_figures.draw_flow(rows).axes[1].lines
     ]
     assert both == [[0.5, 0.5], [0.7, 0.7]]
 
 
 def test_steps_are_drawn_beside_the_ranking_without():
-    found = [
-        graph_drawing.Quality(n, {"recall@20": 0.1 * n}, 0.5 / n, "held-out rows")
+    qualities = [
+        graph_figures.Quality(n, {"recall@20": 0.1 * n}, 0.5 / n, "held-out rows")
         for n in (1, 2)
     ]
-    ranking, error = graph_drawing.draw_steps(found, {"recall@20": 0.15}, 0.1).axes
+    ranking, error = graph_figures.draw_steps(qualities, {"recall@20": 0.15}, 0.1).axes
     assert ranking.lines[0].get_xydata().tolist() == [[1, 0.1], [2, 0.2]]
     assert set(ranking.lines[1].get_ydata()) == {0.15}
     assert error.lines[0].get_ydata().tolist() == [0.5, 0.25]
@@ -135,13 +135,13 @@ def test_steps_are_drawn_beside_the_ranking_without():
 
 def test_every_axis_is_labelled():
     zeros = np.zeros((6, 2))
-    cloud = graph_drawing.Cloud("users", zeros, zeros, np.ones((2, 2, 3)), 9)
-    quality = graph_drawing.Quality(1, {"recall@20": 0.1}, 0.5, "all rows")
+    cloud = graph_figures.Cloud("users", zeros, zeros, np.ones((2, 2, 3)), 9)
+    quality = graph_figures.Quality(1, {"recall@20": 0.1}, 0.5, "all rows")
     figures = [
-        graph_drawing.draw_training(_rows(), ("recall@20",)),
-        graph_drawing.draw_flow(_rows()),
-        graph_drawing.draw_clouds([cloud, cloud]),
-        graph_drawing.draw_steps([quality], {"recall@20": 0.1}, 0.1),
+        graph_figures.draw_training(_rows(), ("recall@20",)),
+        graph_figures.draw_flow(_rows()),
+        graph_figures.draw_clouds([cloud, cloud]),
+        graph_figures.draw_steps([quality], {"recall@20": 0.1}, 0.1),
     ]
     for axis in (axis for figure in figures for axis in figure.axes):
         assert axis.get_xlabel() and axis.get_ylabel() and axis.get_title()

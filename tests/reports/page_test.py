@@ -19,7 +19,7 @@ from rfrec.config import UserError, as_json
 from rfrec.data.interactions import write_inter_json
 from rfrec.data.synthetic import histories
 from rfrec.reports import page as html
-from rfrec.reports import sections
+from rfrec.reports import published, sections
 from tests.support.commands import ROOT, command, load_config
 
 pytest.importorskip("jinja2", reason="pages are made by rfrec[plots]")
@@ -225,13 +225,13 @@ def test_lists_of_a_t5(lists_run):
     assert ["this run, test, text, by item", *by_item[:5]] in page.rows
     assert ["TIGER", "0.0754", "0.1007", "0.1221", "0.0882", "0.095"] in page.rows
     # Every list begins with the item that was held out.
-    assert page.text.count(", taken") == 6
-    assert "earlier, the latest last" in page.text
+    assert page.text.count(", held out") == 6
+    assert "History, oldest item first" in page.text
 
 
 def test_users_and_items_that_are_shown_can_be_chosen(lists_run):
     page = page_of(lists_run, **{"examples.users": 2, "examples.top_k": 1})
-    assert page.text.count("listed, best first") == 2
+    assert page.text.count("Ranked list, best item first") == 2
     assert page.text.count("score 0.500") == 2
     page = page_of(lists_run, **{"examples.users": 0})
     assert "config.examples.users is 0" in page.text
@@ -275,7 +275,7 @@ def test_pictures_are_small_and_inside(graph_run, data):
         ) as one:
             assert one.size == (40, 20)
     (data / "5.png").write_text("no picture")
-    with pytest.raises(UserError, match=r"5\.png is no picture"):
+    with pytest.raises(UserError, match=r"5\.png is not an image"):
         page_of(graph_run, **{"examples.image": "image"})
 
 
@@ -285,7 +285,7 @@ def test_what_is_missing_is_said(graph_run, data):
     (graph_run / "metrics.jsonl").unlink()
     page = page_of(graph_run)
     assert "None: metrics.jsonl has no rows." in page.text
-    assert "What users took is not shown: " in page.text
+    assert "Histories and held-out items are not shown: " in page.text
     assert "No titles" in page.text and "item 3" in page.text
     (graph_run / "predictions.jsonl").unlink()
     assert "None: there is no predictions.jsonl." in page_of(graph_run).text
@@ -295,17 +295,17 @@ def test_what_is_missing_is_said(graph_run, data):
     assert ["train.epochs", "30"] in page.rows
     config = load_config("html", reference_numbers="nowhere.json")
     report = sections.Report(graph_run, {"main": "gume"})
-    told = sections.published(graph_run / config.reference_numbers, report)
-    assert "nowhere.json does not exist" in told.notes[0]
+    section = published.section(graph_run / config.reference_numbers, report)
+    assert "nowhere.json does not exist" in section.notes[0]
 
 
 def test_numbers_of_other_data_are_not_shown(graph_run):
     content = json.loads((graph_run / "report.json").read_text())
-    for name, told in (("my_shop", "my_shop"), (None, "data without a name")):
+    for name, expected in (("my_shop", "my_shop"), (None, "data without a name")):
         content["data"]["name"] = name
         (graph_run / "report.json").write_text(json.dumps(content))
         page = page_of(graph_run)
-        assert f"None are known for {told}." in page.text
+        assert f"There are none for {expected}." in page.text
         assert "FREEDOM" not in page.text
 
 
@@ -313,10 +313,10 @@ def test_numbers_of_other_data_are_not_shown(graph_run):
     ("keys", "value", "message"),
     [
         (("main",), 3, "main is 3, not a str"),
-        (("main",), "bench", "is of rfrec.launch.bench, which has no page"),
+        (("main",), "bench", "runs of rfrec.launch.bench have no page"),
         (("data",), [], "data is .*, not a dict"),
-        (("test",), {}, "it lacks test.metrics"),
-        (("test", "metrics", "all", "ndcg@10"), {"mean": "x"}, "it lacks|is 'x'"),
+        (("test",), {}, "test.metrics is missing"),
+        (("test", "metrics", "all", "ndcg@10"), {"mean": "x"}, "is missing|is 'x'"),
         (("items",), "many", "items is 'many'"),
     ],
 )
@@ -358,7 +358,7 @@ def test_whatever_is_damaged_nothing_but_a_line_comes_of_it(kind, request):
             place[last] = damage
             path.write_text(json.dumps(content))
             try:
-                html.render("run", *html.sections(config, run))
+                html.render("run", *html.build(config, run))
             except UserError as error:
                 refused += 1
                 assert str(path) in str(error) or "items" in str(error)
@@ -369,7 +369,7 @@ def test_other_damage_is_one_line(graph_run, data):
     path = graph_run / "predictions.jsonl"
     whole = path.read_text()
     path.write_text(whole.replace('"items"', '"things"'))
-    with pytest.raises(UserError, match=r"predictions\.jsonl, line \d is no list"):
+    with pytest.raises(UserError, match=r"predictions\.jsonl, line \d: is not a list"):
         page_of(graph_run)
     path.write_text(whole)
     items = data / "toys.items.tsv"
@@ -377,7 +377,7 @@ def test_other_damage_is_one_line(graph_run, data):
     with pytest.raises(UserError, match="29 items, the run 30"):
         page_of(graph_run)
     (graph_run / "report.json").write_text('{"main": ')
-    with pytest.raises(UserError, match=r"report\.json is damaged, no JSON"):
+    with pytest.raises(UserError, match=r"report\.json: is not valid JSON"):
         page_of(graph_run)
     with pytest.raises(UserError, match="does not exist"):
         page_of(graph_run / "nowhere")
@@ -395,17 +395,17 @@ def test_a_run_and_each_seed_of_one_get_their_page(graph_run, tmp_path):
 
 def test_a_run_stands_without_its_page(graph_run, monkeypatch, caplog):
     def missing():
-        raise UserError("plots need matplotlib: pip install 'rfrec[plots]'")
+        raise UserError("figures need matplotlib: pip install 'rfrec[plots]'")
 
-    monkeypatch.setattr(html.plotting, "require_matplotlib", missing)
+    monkeypatch.setattr(html.figures, "require_matplotlib", missing)
     html.write_pages(graph_run)
     assert not (graph_run / html.PAGE).exists()
-    assert f"no page of {graph_run}: plots need matplotlib" in caplog.text
+    assert f"no page for {graph_run}: figures need matplotlib" in caplog.text
 
 
 @pytest.mark.parametrize("flag", ["--page", "--nopage"])
 def test_a_main_leaves_its_page(tmp_path, run_python, flag):
-    told = run_python(command("rqvae", tmp_path / "run", flag)[1:], devices=1)
+    done = run_python(command("rqvae", tmp_path / "run", flag)[1:], devices=1)
     wanted = flag == "--page"
     assert (tmp_path / "run" / html.PAGE).exists() == wanted
-    assert ("page: " in told.stderr) == wanted
+    assert ("page: " in done.stderr) == wanted

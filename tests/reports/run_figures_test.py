@@ -14,7 +14,7 @@ import pytest
 from rfrec.codes import table
 from rfrec.config import UserError
 from rfrec.reports import figures as plotting
-from rfrec.reports import run_figures, tsne
+from rfrec.reports import run_figures
 
 SIZES = (6, 4)
 
@@ -100,7 +100,7 @@ def test_without_latents_one_line_says_why_tsne_is_skipped(run, caplog):
     run_figures.main(_config(), run)
     assert _made(run) == ["codes.png", "curves.png", "levels.png"]
     assert [r.message for r in caplog.records if "t-SNE" in r.message] == [
-        "t-SNE skipped: no latents.npz, which a run keeps unless it is large"
+        "t-SNE skipped: there is no latents.npz; large runs write none"
     ]
 
 
@@ -147,10 +147,16 @@ def test_another_damaged_line_is_named(run, line):
         ({"codebook_1": None}, "has no array 'codebook_1'"),
         ({"codes": np.zeros((3, 2), np.int32)}, r"'codes' is int32 of shape \(3, 2\)"),
         ({"codes": np.zeros((60, 2))}, "'codes' is float64"),
-        ({"codes": np.full((60, 2), 4)}, "'codes' leave the 4 rows of 'codebook_1'"),
-        ({"codes": np.full((60, 2), -1)}, "'codes' leave the 6 rows of 'codebook_0'"),
+        (
+            {"codes": np.full((60, 2), 4)},
+            "'codes' are outside the 4 rows of 'codebook_1'",
+        ),
+        (
+            {"codes": np.full((60, 2), -1)},
+            "'codes' are outside the 6 rows of 'codebook_0'",
+        ),
         ({"codebook_0": np.zeros((6, 3))}, r"'codebook_0' is float64 of shape \(6, 3"),
-        ({"latents": np.full((60, 8), np.nan)}, "'latents' holds NaN"),
+        ({"latents": np.full((60, 8), np.nan)}, "'latents' contains NaN"),
         ({"latents": np.full((60, 8), "a", object)}, "is damaged"),
     ],
 )
@@ -212,8 +218,8 @@ def test_a_sample_keeps_rows_together_in_order_and_follows_the_seed():
 def test_tsne_lays_codes_among_their_items_and_follows_the_seed():
     latents = _latents()
     book = latents.codebooks[0]
-    items, codes = tsne.embed_together(latents.items, book, perplexity=10.0, seed=0)
-    again = tsne.embed_together(latents.items, book, perplexity=10.0, seed=0)
+    items, codes = plotting.embed_together(latents.items, book, perplexity=10.0, seed=0)
+    again = plotting.embed_together(latents.items, book, perplexity=10.0, seed=0)
     nearest = [int(((items - place) ** 2).sum(1).argmin()) for place in codes]
     np.testing.assert_array_equal(latents.codes[nearest, 0], np.arange(6))
     np.testing.assert_array_equal(items, again[0])
