@@ -49,11 +49,8 @@ class Options:
     pair: tuple[int, ...] = (2, 3)
 
 
-OPTIONS = Options
-
-
 def get_config(variant=""):
-    config = make_config(OPTIONS)
+    config = make_config(Options)
     if variant:
         config.data.kind = "b"
         config.rf.use_rf = True
@@ -107,7 +104,7 @@ def test_every_key_has_type_default_and_meaning(page, name):
     for key, (kind, default, _, meaning) in rows.items():
         assert default == f"`{value_at(config, key)!r}`"
         assert kind.endswith("or None") == is_optional(config, key)
-        if hasattr(load_module(name), "OPTIONS"):
+        if hasattr(load_module(name), "Options"):
             assert meaning, f"{key} of configs/{name}.py has no entry in Attributes:"
 
 
