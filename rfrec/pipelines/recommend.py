@@ -35,7 +35,8 @@ from rfrec.pipelines.systems import DataChanges, System
 from rfrec.retrieval import builders, ensemble, search, validation
 from rfrec.retrieval.lists import distinct_codes
 from rfrec.retrieval.options import CHECKPOINTS
-from rfrec.retrieval.search import Queries, Searcher
+from rfrec.retrieval.queries import Queries
+from rfrec.retrieval.search import Searcher
 from rfrec.train import partition
 
 

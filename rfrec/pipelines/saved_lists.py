@@ -24,7 +24,9 @@ from rfrec.config import UserError
 from rfrec.data.pairs import PairSplit
 from rfrec.evaluation import predictions
 from rfrec.evaluation.ranking import Lists
-from rfrec.retrieval.search import Answers, Batch, Queries, Searcher
+from rfrec.retrieval.lists import Answers
+from rfrec.retrieval.queries import Queries
+from rfrec.retrieval.search import Batch, Searcher
 
 # Number of queries in a part, rounded up to whole batches.
 _PART = 1024

@@ -16,10 +16,13 @@ from jax import numpy as jnp
 from rfrec.codes import catalogue
 from rfrec.config import UserError
 from rfrec.data import sequences
+from rfrec.data.interactions import Interactions
+from rfrec.data.sequences import Windows
 from rfrec.retrieval import search, t5, tasks, training, validation, vocab
-from rfrec.retrieval.batches import Examples, Tables, take
+from rfrec.retrieval.batches import Examples, take
 from rfrec.retrieval.corpus import Catalogue, CodedData, Corpus, index_items
 from rfrec.retrieval.options import Options
+from rfrec.retrieval.queries import Queries
 from rfrec.retrieval.tasks import ListTask
 from rfrec.retrieval.vocab import Vocabulary
 from rfrec.train import optim, partition
@@ -212,15 +215,6 @@ def build_trainer(
     )
 
 
-def build_list_tables(
-    options: Options, vocabulary: Vocabulary, data: CodedData, task: ListTask
-) -> Tables:
-    """Returns the tables of one task, for the search."""
-    return tasks.tables(
-        vocabulary, (task.name,), data.codes, data.inter, form=options.form
-    )
-
-
 def build_source(
     options: Options,
     params: PyTree,
@@ -238,12 +232,15 @@ def build_source(
       task: Task that makes the lists.
     """
     target = task.target
+    tables = tasks.tables(
+        vocabulary, (task.name,), data.codes, data.inter, form=options.form
+    )
     return search.Source(
         arch=build_architecture(options, vocabulary),
         params=params,
         trie=index_items(data, 0, target, vocabulary.sizes(target)),
         tokens=vocabulary.code_tokens(target),
-        tables=build_list_tables(options, vocabulary, data, task),
+        tables=tables,
         row=task.row,
     )
 
@@ -251,9 +248,9 @@ def build_source(
 def build_queries(
     options: Options,
     vocabulary: Vocabulary,
-    inter: sequences.Interactions,
-    windows: sequences.Windows,
-) -> search.Queries:
+    inter: Interactions,
+    windows: Windows,
+) -> Queries:
     """Returns one query for each user.
 
     Args:
@@ -265,7 +262,7 @@ def build_queries(
     tokens = None
     if options.task.user_buckets > 0:
         tokens = vocabulary.user_tokens(inter.user_ids)
-    return search.Queries(inter.items, inter.indptr[:-1], windows, tokens)
+    return Queries(inter.items, inter.indptr[:-1], windows, tokens)
 
 
 def identify(

@@ -33,7 +33,8 @@ from rfrec.retrieval import options as options_lib
 from rfrec.retrieval.corpus import CodedData, CodedSet
 from rfrec.retrieval.lists import Answers
 from rfrec.retrieval.options import Options
-from rfrec.retrieval.search import Queries, Searcher
+from rfrec.retrieval.queries import Queries
+from rfrec.retrieval.search import Searcher
 from rfrec.retrieval.vocab import Vocabulary
 from rfrec.train import partition
 from rfrec.train.checkpoint import Checkpoints, MemoryCheckpoints
@@ -58,7 +59,7 @@ DEFAULTS = Options(
 )
 # Lists of an evaluation: the reciprocal rank beyond this length counts as 0.
 _EVAL_ITEMS = 20
-_EVAL_QUERIES = 256
+_BATCH = 256
 _MANIFEST, _VOCABULARY, _ARRAYS = "retriever.json", "vocab.json", "arrays.npz"
 _FORMAT = 1
 # Item rows of each user, oldest first.
@@ -436,8 +437,9 @@ class GenerativeRetriever:
             settings = search.Settings(
                 num_beams=max(self.options.eval.beams, k),
                 top_k=k,
-                batch_size=_EVAL_QUERIES,
+                batch_size=_BATCH,
                 buckets=self.options.train.buckets,
+                longest=self.options.data.max_history * len(task.sources),
                 keep=keep,
                 filter_seen=filter_seen,
             )
@@ -487,11 +489,14 @@ def _check_codes(
 
 def _answer(searcher: Searcher, queries: Queries) -> Answers:
     """Answers all queries, in their order."""
-    rows, parts = [], []
+    rows, parts, count = [], [], len(queries.begin)
+    if count < _BATCH:
+        # Numbers of users are rounded up to powers of two, which share programs.
+        queries = queries.take(np.arange(1 << (count - 1).bit_length()) % count)
     for batch, answers in searcher.answers(queries, searcher.plan(queries)):
         rows.append(batch.rows[batch.counted])
         parts.append(answers)
-    order = np.argsort(np.concatenate(rows))
+    order = np.argsort(np.concatenate(rows))[:count]
     columns = zip(*parts, strict=True)
     return Answers(*(np.concatenate(column)[order] for column in columns))
 

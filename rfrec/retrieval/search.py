@@ -45,6 +45,8 @@ class Settings:
       batch_size: Maximum number of histories of a batch, a multiple of the number of
         devices.
       buckets: History lengths with their own program; the longest length is added.
+      longest: Longest length, so that all queries share the programs; None uses the
+        longest length of the queries.
       keep: Whether each item may be recommended; None allows all items.
       filter_seen: Whether items of the history are excluded.
       sampling: How items are drawn; None searches with beams.
@@ -55,6 +57,7 @@ class Settings:
     top_k: int = 20
     batch_size: int = 128
     buckets: tuple[int, ...] = ()
+    longest: int | None = None
     keep: Bool[np.ndarray, " N"] | None = None
     filter_seen: bool = False
     sampling: Sampling | None = None
@@ -168,7 +171,7 @@ class Searcher:
     def plan(self, queries: Queries) -> list[Batch]:
         """Splits queries into batches, in a deterministic way."""
         slots = queries.windows.length * self._segments
-        longest = int(slots.max())
+        longest = self.settings.longest or int(slots.max())
         shorter = [b for b in self.settings.buckets if b < longest]
         widths = np.zeros(len(slots), np.int64)
         if self.settings.filter_seen:

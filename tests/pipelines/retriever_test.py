@@ -254,7 +254,7 @@ def test_a_run_of_another_main_is_no_start(tmp_path):
             {"model.level_heads": True, "task.names": ("seqrec", "seqimage")},
             "level_heads cannot be combined with tasks of two target",
         ),
-        ({"task.names": ("seqrec", "seqrec")}, "'seqrec' is given twice"),
+        ({"task.names": ("seqrec", "seqrec")}, "'seqrec' occurs twice"),
     ],
 )
 def test_settings_that_cannot_be_are_one_line(changes, message, tmp_path):

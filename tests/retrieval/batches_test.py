@@ -167,7 +167,7 @@ def test_users_are_given_exactly_when_they_are_known():
         (tasks.Form(), one),
     ):
         tables = tasks.tables(vocabulary, ("seqrec",), make_codes(), inter, form=form)
-        with pytest.raises(ValueError, match="give users exactly if"):
+        with pytest.raises(ValueError, match="users are required if the tables have"):
             batches.encode_histories(tables, rows, one, users, history=4)
 
 

@@ -207,7 +207,7 @@ def test_any_output_gives_the_logits_it_gave_there(folder, scaled, head):
     ("change", "message"),
     [
         ({"model_type": "bart"}, "model_type is 'bart': not a T5"),
-        ({"pad_token_id": 3}, "pad_token_id is 3: only 0 is understood"),
+        ({"pad_token_id": 3}, "pad_token_id is 3: only 0 is supported"),
         ({"eos_token_id": 2}, "eos_token_id is 2"),
         ({"feed_forward_proj": "gated-silu"}, "'gated-silu': use relu or gated-gelu"),
         ({"d_model": None}, "d_model is None: must be a whole number"),
@@ -258,7 +258,7 @@ def test_a_tensor_that_is_not_understood_is_named(folder, name, array, message):
         ("config.json", None, "config.json: cannot be read"),
         ("config.json", b"{", "config.json: is not valid JSON"),
         ("config.json", b"[]", "config.json: is not a JSON object"),
-        ("model.safetensors", None, "does not exist: save the model with save_pretr"),
+        ("model.safetensors", None, "does not exist; save the model with save_pretr"),
         ("model.safetensors.index.json", b'{"weight_map": 3}', "lists no shards"),
         ("model.safetensors", b"PK" * 99, "model.safetensors is damaged"),
     ],

@@ -88,12 +88,12 @@ def test_only_needed_modalities_are_kept():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: tasks.check_tasks(()), "no task given"),
+        (lambda: tasks.check_tasks(()), "no task is named"),
         (
             lambda: tasks.check_tasks(("seqtext",)),
-            "'seqtext' does not exist: use seqrec",
+            "'seqtext' does not exist; use one of seqrec",
         ),
-        (lambda: tasks.check_tasks(("seqrec", "seqrec")), "given twice; use weights"),
+        (lambda: tasks.check_tasks(("seqrec", "seqrec")), "occurs twice; use weights"),
         (
             lambda: tasks.tables(
                 vocabulary(("seqimage",)),
@@ -101,7 +101,7 @@ def test_only_needed_modalities_are_kept():
                 {"text": CODES["text"]},
                 small(),
             ),
-            "tasks seqimage need image codes; none given",
+            "tasks seqimage need image codes",
         ),
         (
             lambda: tasks.tables(

@@ -147,14 +147,14 @@ def test_users_are_hashed_alike_everywhere_and_spread():
     [
         (
             lambda: vocab.build({"text": (4,)}, layout="wide"),
-            "layout 'wide': use one of",
+            "layout 'wide' does not exist; use one of",
         ),
         (lambda: vocab.build({"audio": (4,)}), "modality 'audio' is neither"),
         (lambda: vocab.build({"text": (4, 0)}), r"sizes \(4, 0\): need 1 or more"),
         (lambda: vocab.build({"text": ()}), "need 1 or more"),
         (
             lambda: vocab.build({"text": (4,)}, prompts={"x": 101}, layout="t5"),
-            "prompt of x: 101 tokens, the T5 layout has room for 100",
+            "prompt of x: 101 tokens, the T5 layout allows 100",
         ),
         (
             lambda: vocab.grow(vocab.build({"text": (4, 4)}), {"text": (4, 5)}),
@@ -180,11 +180,11 @@ def test_users_are_hashed_alike_everywhere_and_spread():
         ),
         (
             lambda: vocab.build({"text": (4,)}).user_tokens(["a"]),
-            "no user tokens: set user_buckets",
+            "no user tokens; set user_buckets",
         ),
     ],
 )
-def test_bad_wishes_are_named(make, message):
+def test_wrong_arguments_are_named(make, message):
     with pytest.raises(UserError, match=message) as error:
         make()
     assert "\n" not in str(error.value)
