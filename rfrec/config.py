@@ -160,14 +160,35 @@ TRAINING_RULES: Rules = {
 }
 
 
-def option(default: Any, rule: Rule | None = None) -> Any:
+def option(default: Any, rule: Rule | None = None, *, when: str = "") -> Any:
     """Declares a field of an options dataclass.
 
     Args:
       default: Default value; immutable.
       rule: Condition on the value. `Literal` and `bool` annotations imply theirs.
+      when: When the option is read. `evaluation`: only after training, so that a
+        finished run may be evaluated with another value; `training`: also in training,
+        without effect on the shape of a model; empty: it determines what is trained.
     """
-    return dataclasses.field(default=default, metadata={"rule": rule})
+    return dataclasses.field(default=default, metadata={"rule": rule, "when": when})
+
+
+def keys_read(options: Any, when: str, prefix: str = "") -> frozenset[str]:
+    """Returns the dotted keys of the options that were declared with this `when`.
+
+    Args:
+      options: Dataclass or instance.
+      when: `evaluation` or `training`, as for `option`.
+      prefix: Text before each key, as in `"rf."`.
+    """
+    declared = {f.name: f.metadata.get("when") for f in dataclasses.fields(options)}
+    keys: set[str] = set()
+    for name, kind, value in _fields(options):
+        if dataclasses.is_dataclass(kind):
+            keys |= keys_read(value, when, f"{prefix}{name}.")
+        elif declared[name] == when:
+            keys.add(prefix + name)
+    return frozenset(keys)
 
 
 def section(options: Any) -> ConfigDict:

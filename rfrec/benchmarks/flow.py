@@ -14,8 +14,8 @@ import numpy as np
 from jax import lax
 
 from rfrec.benchmarks import graph, gume, timing
-from rfrec.graph import adjacency, gume_model, rf_gume, training
-from rfrec.graph import loss as losses
+from rfrec.graph import adjacency, losses, rf_gume, training
+from rfrec.graph.model import make_constants
 from rfrec.rf import sample, velocity
 from rfrec.rf import settings as rf_settings
 from rfrec.train import optim
@@ -100,13 +100,13 @@ def make_trainer(settings: dict[str, Any], data: graph.Data) -> training.Trainer
     )
     weights = losses.Weights(batch_size=settings["batch_size"])
     chosen = rf_settings.resolve("improved", {"sampling_steps": 1})
-    model = rf_gume.rf_gume_model(arch, weights, features, chosen)
+    model = rf_gume.RFGume(arch, weights, features, chosen)
     host = optim.build(gume.OPTIMIZER, 1)
     return gume.wire(
         settings,
         data,
         model=model,
-        constants=gume_model.constants(arch, adjacency.place(data.matrices), features),
+        constants=make_constants(arch, adjacency.place(data.matrices), features),
         optimizer=rf_gume.optimizer(chosen, host, model),
     )
 

@@ -50,7 +50,7 @@ def build(
 ) -> adjacency.Matrices:
     """Builds the graphs; nothing is read from a cache."""
     train = split.train
-    made = adjacency.Settings(neighbours=k)
+    made = adjacency.Options(neighbours=k)
     return adjacency.build(train.indptr, train.items, features, made)
 
 

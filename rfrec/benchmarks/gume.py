@@ -16,8 +16,8 @@ from rfrec.benchmarks import graph, timing, torch_gume
 from rfrec.benchmarks.graph import Data
 from rfrec.data import pairs, triplets
 from rfrec.evaluation import metrics, ranking, report
-from rfrec.graph import adjacency, gume, gume_model, training
-from rfrec.graph import loss as losses
+from rfrec.graph import adjacency, gume, losses, training
+from rfrec.graph.model import GUME, make_constants
 from rfrec.train import loop, optim, partition
 
 OPTIMIZER = optim.Optimizer(name="adam", lr=1e-3)
@@ -46,8 +46,8 @@ def make_trainer(settings: dict[str, Any], data: Data) -> training.Trainer:
     return wire(
         settings,
         data,
-        model=gume_model.gume_model(arch, weights, features),
-        constants=gume_model.constants(arch, graphs, features),
+        model=GUME(arch, weights, features),
+        constants=make_constants(arch, graphs, features),
         optimizer=optim.build(OPTIMIZER, 1),
     )
 

@@ -3,13 +3,15 @@
 """GUME: embeddings of users and items from interactions and modalities.
 
 Lin et al., CIKM 2024, "GUME: Graphs and User Modalities Enhancement for Long-Tail
-Multimodal Recommendation". Item features and three kinds of graphs flow in; behaviour
-H (the paper's extended id), explicit features F of each modality and extended interest
-Q flow out of `propagate`, of users and of items. What follows works row by row:
-`integrate` turns rows of H and F into the embeddings that are ranked. Nodes are users
-first, then items.
+Multimodal Recommendation".
 
-Any number of modalities; with M of them the paper's means over two become means over M.
+`propagate` passes item features along three kinds of graphs. Its result holds, for
+users and for items, the behaviour embeddings H (the paper's extended id), the explicit
+features F of each modality, and the extended interest Q. `integrate` then turns rows of
+H and F into the final embeddings Z, row by row. Nodes are numbered with users first,
+then items.
+
+The number of modalities is free; the paper's means over two become means over M.
 """
 
 import dataclasses
@@ -26,7 +28,7 @@ from rfrec.graph import spmm
 from rfrec.train.matmul import matmul
 from rfrec.typing import PyTree
 
-# Of each modality.
+# One array for each modality.
 Features = Sequence[Float[Array | np.ndarray, "I _"]]
 
 
@@ -35,17 +37,17 @@ class Architecture:
     """Shape of a GUME.
 
     Attributes:
-      num_users: Nodes 0 .. num_users - 1.
-      num_items: The nodes behind them.
-      modalities: Their names.
-      feature_widths: Of each modality's features.
-      width: Of all embeddings.
-      ui_layers: Products with the user-item graph, L.
-      item_layers: Products with a modality's item graph, K.
-      freeze_features: Features are constants; otherwise they are tables to be trained,
-        as in the paper's code, which start from the files.
-      merge_projection: One linear map from features to embeddings. The paper's code has
-        two without anything between them, which is the same function.
+      num_users: Number of users: nodes 0 to num_users - 1.
+      num_items: Number of items: the nodes after them.
+      modalities: Names of the modalities.
+      feature_widths: Width of the features of each modality.
+      width: Width of all embeddings.
+      ui_layers: Number of products with the user-item graph, L.
+      item_layers: Number of products with the item graph of a modality, K.
+      freeze_features: Whether features are constants. Otherwise they are the initial
+        values of trained tables, as in the authors' code.
+      merge_projection: Whether features are projected by one linear map. The authors'
+        code has two in sequence, which represent the same functions.
     """
 
     num_users: int
@@ -60,15 +62,15 @@ class Architecture:
 
 
 class Graphs(NamedTuple):
-    """What embeddings flow along, as `adjacency.place` makes it.
+    """The graphs of a GUME, from `adjacency.place`.
 
-    The normalised graph of all nodes in parts: users and items keep arrays of their
-    own, which no product has to join and split, and parts are multiplied side by side.
+    The normalised graph of all nodes is stored in parts, so that users and items keep
+    arrays of their own and no product has to join or split them.
 
     Attributes:
-      user_item: [U I], from items to users; its transpose leads back.
-      joined: [I I], between items that are similar in all modalities.
-      similar: [I I] of each modality.
+      user_item: Edges [U I] from items to users; the transpose leads back.
+      joined: Edges [I I] between items that are similar in all modalities.
+      similar: Edges [I I] between similar items, one graph for each modality.
     """
 
     user_item: spmm.Graph
@@ -80,7 +82,7 @@ class Side(NamedTuple):
     """Embeddings of all users, or of all items.
 
     Attributes:
-      convolved: H, then Q if it was asked for.
+      convolved: H, and Q if it was computed.
       explicit: F of each modality.
     """
 
@@ -89,7 +91,7 @@ class Side(NamedTuple):
 
 
 class Propagated(NamedTuple):
-    """Embeddings of users and of items; what joins them copies."""
+    """Embeddings of users and of items; the properties that join them make copies."""
 
     users: Side
     items: Side
@@ -101,7 +103,7 @@ class Propagated(NamedTuple):
 
     @property
     def interest(self) -> Float[Array, "N D"]:
-        """Q of all nodes, which the losses alone read."""
+        """Q of all nodes, which only the losses read."""
         return jnp.concatenate([side.convolved[:, 1] for side in self])
 
     @property
@@ -115,17 +117,17 @@ class Propagated(NamedTuple):
 
 
 class Integrated(NamedTuple):
-    """Rows of G and of Z = H + G; Z is what is ranked."""
+    """Rows of G and of Z = H + G; scores are products of rows of Z."""
 
     integration: Float[Array, "B D"]
     embeddings: Float[Array, "B D"]
 
 
 class Rows(NamedTuple):
-    """What the losses read: users, positives and negatives, one behind the other.
+    """Rows that the losses read: users, then positives, then negatives.
 
     Attributes:
-      behaviour: H, what has been put in its place included.
+      behaviour: H, or the rows that replace it.
       integration: G.
       embeddings: Z.
       interest: Q of users and positives.
@@ -145,10 +147,10 @@ def init(
     """Returns parameters: tables Xavier-uniform, linear maps as PyTorch's `Linear`.
 
     Args:
-      arch: Of the model.
-      key: Source of the draws.
-      features: Of each modality, where training of their tables starts; not used if
-        they are frozen.
+      arch: Architecture of the model.
+      key: Random key.
+      features: Initial values of the feature table of each modality; not used if
+        features are frozen.
     """
     d, tables = arch.width, jax.nn.initializers.xavier_uniform()
     keys = iter(jax.random.split(key, 4 + 4 * len(arch.modalities)))
@@ -171,7 +173,7 @@ def init(
         params["behaviour"][name] = _linear(next(keys), d, d)
     if not arch.freeze_features:
         if features is None:
-            raise ValueError("features to be trained have to be given")
+            raise ValueError("trained features require initial values")
         pairs = zip(arch.modalities, features, strict=True)
         params["features"] = {m: jnp.array(x, jnp.float32) for m, x in pairs}
     return params
@@ -202,7 +204,7 @@ def _apply(linear: PyTree, x: Float[Array, "*B C"]) -> Float[Array, "*B D"]:
 def project(
     arch: Architecture, params: PyTree, modality: str, x: Float[Array, "B C"]
 ) -> Float[Array, "B D"]:
-    """Maps features of a modality to the width of the embeddings, each in 0 .. 1."""
+    """Maps features of a modality to the width of the embeddings; values in [0, 1]."""
     maps = params["project"][modality]
     if not arch.merge_projection:
         x, maps = _apply(maps["reduce"], x), maps["transform"]
@@ -214,7 +216,7 @@ def convolve(
 ) -> Float[Array, "N D"]:
     """Returns the mean of x, Ax, ... A^layers x.
 
-    By Horner's rule, so that no layer has to be kept.
+    Horner's rule: no layer has to be stored.
     """
     y = x
     for _ in range(layers):
@@ -228,7 +230,7 @@ def convolve_sides(
     items: Float[Array, "I D"],
     layers: int,
 ) -> tuple[Float[Array, "U D"], Float[Array, "I D"]]:
-    """Returns what `convolve` does with the graph of all nodes, of each side."""
+    """Applies `convolve` to the graph of all nodes; returns users and items apart."""
     down, up = graphs.user_item, spmm.transposed(graphs.user_item)
     u, i = users, items
     for _ in range(layers):
@@ -248,24 +250,24 @@ def propagate(
     """Passes embeddings along the graphs.
 
     Args:
-      arch: Of the model.
-      params: Of `init`.
-      graphs: Constants.
-      features: Of each modality; only read if they are frozen.
+      arch: Architecture of the model.
+      params: Result of `init`.
+      graphs: Graphs from `adjacency.place`.
+      features: Features of each modality; only read if they are frozen.
       interest: Whether to compute Q.
     """
     if not arch.freeze_features:
         features = [params["features"][name] for name in arch.modalities]
     if features is None:
-        raise ValueError("frozen features have to be given")
+        raise ValueError("frozen features must be passed as an argument")
     sent = []
     for name, graph, x in zip(arch.modalities, graphs.similar, features, strict=True):
         y = params["items"] * project(arch, params, name, jnp.asarray(x))
         for _ in range(arch.item_layers):
             y = spmm.product(graph, y)
         sent.append(y)
-    # Columns side by side take one product instead of one for each modality. The
-    # convolution is linear and the same for all: Q needs modalities only as their mean.
+    # Columns side by side need one product instead of one for each modality. The
+    # convolution is linear and the same for all, so Q needs only their mean.
     explicit = jnp.concatenate(sent, axis=1)
     received = spmm.product(graphs.user_item, explicit)
     users, items = [params["users"]], [params["items"]]
@@ -294,12 +296,12 @@ def integrate(
     behaviour: Float[Array, "B D"],
     explicit: Sequence[Float[Array, "B D"]],
 ) -> Integrated:
-    """Weighs modalities by attention and by behaviour, row by row.
+    """Weights modalities by attention and by behaviour, row by row.
 
     Args:
-      arch: Of the model.
-      params: Of `init`.
-      behaviour: Rows of H, or of what takes its place.
+      arch: Architecture of the model.
+      params: Result of `init`.
+      behaviour: Rows of H, or the rows that replace them.
       explicit: The same rows of F of each modality.
     """
     attention = params["attention"]
@@ -315,7 +317,7 @@ def integrate(
     return Integrated(integration, behaviour + integration)
 
 
-def nodes(
+def batch_nodes(
     arch: Architecture,
     users: Int[Array, " B"],
     positives: Int[Array, " B"],
@@ -326,13 +328,15 @@ def nodes(
     return jnp.concatenate([users, items])
 
 
-def take(arch: Architecture, propagated: Propagated, chosen: Int[Array, " B3"]) -> Side:
+def take_nodes(
+    arch: Architecture, propagated: Propagated, chosen: Int[Array, " B3"]
+) -> Side:
     """Returns the embeddings of the nodes of a batch.
 
     Args:
-      arch: Of the model.
-      propagated: Of all.
-      chosen: Of `nodes`: a third are users.
+      arch: Architecture of the model.
+      propagated: Embeddings of all nodes.
+      chosen: Result of `batch_nodes`: the first third are users.
     """
     count = len(chosen) // 3
     users, items = chosen[:count], chosen[count:] - arch.num_users
@@ -344,47 +348,55 @@ def take(arch: Architecture, propagated: Propagated, chosen: Int[Array, " B3"]) 
     )
 
 
-def rows(
+def batch_rows(
     arch: Architecture,
     params: PyTree,
     propagated: Propagated,
     chosen: Int[Array, " B3"],
     behaviour: Float[Array, "B3 D"] | None = None,
 ) -> Rows:
-    """Returns what the losses read of a batch.
+    """Returns the rows of a batch that the losses read.
 
     Args:
-      arch: Of the model.
-      params: Of `init`.
-      propagated: With interest.
-      chosen: Of `nodes`.
-      behaviour: What takes the place of these rows of H; None for H itself.
+      arch: Architecture of the model.
+      params: Result of `init`.
+      propagated: Embeddings of all nodes, with interest.
+      chosen: Result of `batch_nodes`.
+      behaviour: Rows that replace these rows of H; None for H itself.
     """
-    found = take(arch, propagated, chosen)
+    taken = take_nodes(arch, propagated, chosen)
     if behaviour is None:
-        behaviour = found.convolved[:, 0]
-    explicit = [found.explicit[:, m] for m in range(len(arch.modalities))]
+        behaviour = taken.convolved[:, 0]
+    explicit = [taken.explicit[:, m] for m in range(len(arch.modalities))]
     whole = integrate(arch, params, behaviour, explicit)
     two = 2 * (len(chosen) // 3)
-    interest = found.convolved[:two, 1]
+    interest = taken.convolved[:two, 1]
     return Rows(behaviour, whole.integration, whole.embeddings, interest)
 
 
 def embed(
     arch: Architecture,
     params: PyTree,
-    graphs: Graphs,
-    features: Features | None = None,
+    propagated: Propagated,
+    behaviour: Sequence[Float[Array, "_ D"]] | None = None,
 ) -> tuple[Float[Array, "U D"], Float[Array, "I D"]]:
-    """Returns the embeddings of all users and items; Q is left out."""
-    found = propagate(arch, params, graphs, features, interest=False)
+    """Returns the final embeddings Z of all users and of all items.
+
+    Args:
+      arch: Architecture of the model.
+      params: Result of `init`.
+      propagated: Result of `propagate`; Q is not read.
+      behaviour: Rows that replace H, of users and of items; None for H itself.
+    """
+    if behaviour is None:
+        behaviour = [side.convolved[:, 0] for side in propagated]
     users, items = (
         integrate(
             arch,
             params,
-            side.convolved[:, 0],
+            rows,
             [side.explicit[:, m] for m in range(len(arch.modalities))],
         ).embeddings
-        for side in found
+        for side, rows in zip(propagated, behaviour, strict=True)
     )
     return users, items

@@ -94,7 +94,7 @@ class Flow:
         return self.names == ("shared",) and self.settings.side_embedding
 
     @property
-    def heard(self) -> Settings:
+    def training_settings(self) -> Settings:
         """The switches of training: of ratio 0, the host hears nothing of the flow."""
         if self.settings.mix_ratio > 0:
             return self.settings
@@ -151,7 +151,7 @@ class Flow:
         )
         return jnp.concatenate(drawn), first
 
-    def parts(self, nodes: Int[Array, " B"], users: int) -> list[Part]:
+    def split(self, nodes: Int[Array, " B"], users: int) -> list[Part]:
         """Splits nodes among the generators.
 
         Args:
@@ -184,8 +184,8 @@ class Flow:
     def condition(self, host: Host, part: Part) -> Float[Array, "B C"]:
         """Returns the conditions of rows, with gradient if it is wanted."""
         condition = self.take(host.condition, part)
-        heard = self.heard.attach_conditions
-        return condition if heard else lax.stop_gradient(condition)
+        attached = self.training_settings.attach_conditions
+        return condition if attached else lax.stop_gradient(condition)
 
     def prior(self, host: Host, part: Part) -> Float[Array, "B D"] | None:
         """Returns how users differ from the mean user; items do not, zero rows."""
@@ -226,7 +226,7 @@ class Flow:
         count = self.num_users + self.num_items
         often = len(nodes) > count
         if often:
-            parts = self.parts(jnp.arange(count), self.num_users)
+            parts = self.split(jnp.arange(count), self.num_users)
         made = [
             self.generate(params, state, host, part, jax.random.fold_in(key, i)).x
             for i, part in enumerate(parts)
@@ -299,7 +299,7 @@ class Flow:
             # The first half of a split: the runs of `results` drew from it.
             drawn = jax.random.split(jax.random.fold_in(key, i))[0]
             total, terms = generator.loss(
-                self.heard,
+                self.training_settings,
                 params[part.name],
                 moments[part.name],
                 target,

@@ -34,7 +34,7 @@ def straighten(
     kept = np.flatnonzero(~flow.heldout())
     users = int(np.sum(kept < flow.num_users))
     params, average = dict(params), dict(state["ema"])
-    for i, part in enumerate(flow.parts(jnp.asarray(kept), users)):
+    for i, part in enumerate(flow.split(jnp.asarray(kept), users)):
         drawn = jax.random.split(jax.random.fold_in(key, i))
         teacher = generator.State(
             params=params[part.name],

@@ -1,10 +1,8 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Trains a recommender of embeddings: the steps, and the ranking of the catalogue.
+"""Training of a graph recommender, and ranking of the catalogue.
 
-A `Model`, its constants and the pairs flow in; the loop's `Program` and ranked lists
-come out. Order, negatives and batches are made on the devices, in the call that also
-does the steps.
+Order, negatives and batches are computed on the devices, in the same call as the steps.
 """
 
 import dataclasses
@@ -15,30 +13,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import lax
 from jaxtyping import Array, Float
 
 from rfrec.data import pairs, triplets
 from rfrec.evaluation import metrics, ranking, report
 from rfrec.graph.model import Encoded, Model
-from rfrec.train import loop, partition
+from rfrec.train import epochs, loop, partition
 from rfrec.train.state import TrainState, create
 from rfrec.typing import PyTree
 
-# What validation decides by.
+# Validation metric that selects the epoch and, if there is a choice, the encoding.
 CRITERION = "recall@20"
-# Users whose catalogues are scored together.
+# Number of users that are ranked in one call.
 _EVAL_USERS = 1024
-# Streams of random numbers, apart from that of the initial parameters.
+# Streams of random numbers; stream 0 is that of the initial parameters.
 _ORDER, _NOISE = 1, 2
 
 
 class Choice(NamedTuple):
-    """How embeddings are encoded, as validation chose it.
+    """Arguments of `Model.encode`, chosen on the validation items.
 
     Attributes:
-      arguments: Of `Model.encode`; empty if there was nothing to choose.
-      tried: The criterion's value for each of `Model.choices`.
+      arguments: The best of `Model.choices`; empty if there is none.
+      tried: Value of the criterion for each of `Model.choices`.
     """
 
     arguments: Mapping[str, float]
@@ -47,21 +44,23 @@ class Choice(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trainer:
-    """Builds and runs the training of one model; holds settings, no state.
+    """The training of one model; holds settings and host arrays, no state.
 
     Attributes:
-      model: To train.
-      constants: Of the model, on the host.
-      optimizer: Of all parameters, whatever their label.
-      schedule: Of the loop.
-      batch_size: Triplets of all devices together.
-      engine: Places and compiles; `jit`, because the rows of a batch are coupled.
-      split: Pairs to train on and to evaluate.
-      table: Of `triplets.build` for them.
-      top_k: Length of the lists.
-      fingerprint: Of pairs and features, held against those of a checkpoint.
-      decimals: Digits to which metrics of validation are rounded before they are
-        compared, 4 in MMRec; None compares them as they are.
+      model: Model to train.
+      constants: Constants of the model, on the host.
+      optimizer: Optimizer of all parameters.
+      schedule: Schedule of the training loop.
+      batch_size: Number of triplets in a batch, over all devices.
+      engine: Places arrays and compiles; `jit`, because the rows of a batch are
+        coupled by the contrastive losses.
+      split: Training, validation and test pairs.
+      table: Result of `triplets.build` for the training pairs.
+      top_k: Length of the ranked lists.
+      fingerprint: Fingerprint of pairs and features; resuming compares it with that of
+        the checkpoint.
+      decimals: Digits to which validation metrics are rounded before they are compared,
+        4 in MMRec; None compares them unrounded.
     """
 
     model: Model
@@ -80,7 +79,7 @@ class Trainer:
         """Returns the state before the first step, on the host.
 
         Args:
-          seed: Of initialisation, order, negatives and noise.
+          seed: Seed of the initial parameters, order, negatives and noise.
         """
         key = jax.random.fold_in(jax.random.key(seed), 0)
         params, model_state = self.model.init(key)
@@ -93,24 +92,24 @@ class Trainer:
         return jax.tree.map(np.asarray, state)
 
     def batch(self, state: TrainState, table: triplets.Table) -> triplets.Triplets:
-        """Returns the batch of the step about to be done, spread over the devices."""
+        """Returns the batch of the next step, spread over the devices."""
         epoch, index = jnp.divmod(state.step, self.schedule.steps_per_epoch)
         key = _stream(state, _ORDER)
-        made = triplets.batch(table, key, epoch, index, self.batch_size)
-        return self.engine.spread(made)
+        batch = triplets.batch(table, key, epoch, index, self.batch_size)
+        return self.engine.spread(batch)
 
     def step(
         self, state: TrainState, constants: PyTree, batch: triplets.Triplets
     ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
-        """Does one step.
+        """Runs one training step.
 
         Args:
-          state: Before the step.
-          constants: Of the model.
+          state: State before the step.
+          constants: Constants of the model.
           batch: Triplets of all devices.
 
         Returns:
-          The new state; the loss and its parts.
+          The new state, and the loss and its terms by name.
         """
         epoch = state.step // self.schedule.steps_per_epoch
         key = jax.random.fold_in(_stream(state, _NOISE), state.step)
@@ -120,40 +119,29 @@ class Trainer:
                 params, state.model_state, constants, batch, key, epoch
             )
 
-        found, grads = jax.value_and_grad(objective, has_aux=True)(state.params)
-        loss, (parts, model_state) = found
-        updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        state = state.replace(
-            step=state.step + 1,
-            params=params,
-            model_state=self.model.after_update(params, model_state),
-            opt_state=opt_state,
-        )
-        return state, {"loss": loss, **parts}
+        (loss, (terms, model_state)), grads = jax.value_and_grad(
+            objective, has_aux=True
+        )(state.params)
+        state = epochs.apply_gradients(state, grads, self.optimizer)
+        model_state = self.model.after_update(state.params, model_state)
+        return state.replace(model_state=model_state), {"loss": loss, **terms}
 
     def compile_steps(self):
         """Compiles `(state, (constants, table), _, count) -> (state, metrics)`.
 
-        One call does `count` steps, known only when it runs, so that calls of every
-        length share one program.
+        One call runs `count` steps. The number is an argument of the program, so that
+        calls of every length share it.
         """
 
-        def steps(state, placed, nothing, count):
-            del nothing
+        def steps(state, placed, unused, count):
+            del unused
             constants, table = placed
 
-            def advance(state):
+            def advance(state, index):
+                del index
                 return self.step(state, constants, self.batch(state, table))
 
-            def one(i, carry):
-                state, told = carry
-                state, values = advance(state)
-                return state, {k: told[k].at[i].set(values[k]) for k in told}
-
-            names = jax.eval_shape(advance, state)[1]
-            told = {name: jnp.zeros(self.schedule.steps_per_call) for name in names}
-            return lax.fori_loop(0, count, one, (state, told))
+            return epochs.run_steps(advance, state, count, self.schedule.steps_per_call)
 
         return self.engine.compile(steps, donate=True)
 
@@ -162,7 +150,7 @@ class Trainer:
 
         def encode(state, constants, choice, count):
             del count
-            # Of the steps done; the epoch that has just ended counts as the current.
+            # An epoch that has just ended counts as the current one.
             epoch = jnp.maximum(state.step - 1, 0) // self.schedule.steps_per_epoch
             return (), self.model.encode(
                 state.params, state.model_state, constants, epoch, **choice
@@ -171,24 +159,25 @@ class Trainer:
         return self.engine.compile(encode)
 
     def compile_refining(self):
-        """Compiles the model's refine, `(state, constants, _, _) -> (state, ())`."""
+        """Compiles `Model.refine` as `(state, constants, _, _) -> (state, ())`."""
 
-        def refine(state, constants, nothing, count):
-            del nothing, count
-            assert self.model.refine is not None
-            params, kept = self.model.refine(state.params, state.model_state, constants)
-            return state.replace(params=params, model_state=kept), ()
+        def refine(state, constants, unused, count):
+            del unused, count
+            params, model_state = self.model.refine(
+                state.params, state.model_state, constants
+            )
+            return state.replace(params=params, model_state=model_state), ()
 
         return self.engine.compile(refine)
 
 
 def _stream(state: TrainState, number: int) -> jax.Array:
-    """Returns a key of its own for each use of randomness."""
+    """Returns the random key of one of the streams."""
     return jax.random.split(jax.random.wrap_key_data(state.key), 3)[number]
 
 
 class Run:
-    """A trainer with its compiled functions and placed data."""
+    """A trainer with its compiled functions and with its data on the devices."""
 
     def __init__(self, trainer: Trainer):
         self.trainer = trainer
@@ -200,29 +189,29 @@ class Run:
         self._refine = trainer.compile_refining()
 
     def program(self) -> loop.Program:
-        """Returns what the loop runs."""
+        """Returns the functions that the training loop calls."""
         return loop.Program(self._run, lambda state, epoch: state, self._metrics)
 
     def _run(self, state, first: int, count: int):
         del first
         placed = (self._constants, self._table)
-        state, told = self._steps(state, placed, (), np.int32(count))
-        return state, self.trainer.engine.fetch(told)
+        state, metrics = self._steps(state, placed, (), np.int32(count))
+        return state, self.trainer.engine.fetch(metrics)
 
     def encode(self, state: TrainState, choice: Mapping[str, float]) -> Encoded:
         """Returns the embeddings of all users and items.
 
         Args:
-          state: Placed by the engine.
+          state: State on the devices.
           choice: Arguments of `Model.encode`.
         """
         arguments = {name: np.float32(value) for name, value in choice.items()}
         return self._encode(state, self._constants, arguments, np.int32(0))[1]
 
     def rank(self, encoded: Encoded) -> ranking.Lists:
-        """Ranks the whole catalogue, but for training items, for each user.
+        """Ranks for each user the whole catalogue without the training items.
 
-        One ranking serves validation and test: items of either are candidates of both.
+        Validation and test use the same lists: both kinds of items are candidates.
         """
         split = self.trainer.split
         return ranking.rank_products(
@@ -236,27 +225,27 @@ class Run:
     def validate(self, lists: ranking.Lists) -> dict[str, float]:
         """Returns the metrics of the validation items."""
         valid, decimals = self.trainer.split.valid, self.trainer.decimals
-        found = metrics.match_rows(lists.items, valid.indptr, valid.items)
-        means = report.means(found, report.PAIR_NAMES)
+        matches = metrics.match_rows(lists.items, valid.indptr, valid.items)
+        means = report.means(matches, report.PAIR_NAMES)
         if decimals is None:
             return means
         return {name: round(value, decimals) for name, value in means.items()}
 
     def refine(self, state: TrainState) -> TrainState:
-        """Returns the best checkpoint with what the model still learns of it.
+        """Returns the state after `Model.refine`.
 
         Args:
-          state: Placed by the engine.
+          state: State of the best checkpoint, on the devices.
         """
-        if self.trainer.model.refine is None:
+        if not self.trainer.model.refines:
             return state
         return self._refine(state, self._constants, (), np.int32(0))[0]
 
     def choose(self, state: TrainState) -> Choice:
-        """Tries all choices of the model on validation; the first best wins.
+        """Returns the choice with the best validation metric; the first of equal ones.
 
         Args:
-          state: Placed by the engine.
+          state: State on the devices.
         """
         choices = self.trainer.model.choices
         if not choices:
@@ -270,5 +259,5 @@ class Run:
     def _metrics(self, state) -> dict[str, Any]:
         encoded = self.encode(state, {})
         numbers = self.trainer.engine.fetch(dict(encoded.numbers))
-        told = {name: float(value) for name, value in numbers.items()}
-        return self.validate(self.rank(encoded)) | told
+        scalars = {name: float(value) for name, value in numbers.items()}
+        return self.validate(self.rank(encoded)) | scalars

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rfrec.graph import adjacency, gume, loss
+from rfrec.graph import adjacency, gume, losses
 from rfrec.parity.arrays import (
     GRADIENT,
     RUN,
@@ -90,13 +90,13 @@ def _from_torch(arrays: Arrays, arch: gume.Architecture) -> PyTree:
     return params
 
 
-def _weights(arrays: Arrays) -> loss.Weights:
+def _weights(arrays: Arrays) -> losses.Weights:
     """Returns the recorded weights of the losses."""
 
     def setting(name: str) -> float:
         return arrays[f"config/{name}"].item()
 
-    return loss.Weights(
+    return losses.Weights(
         behaviour=setting("bm_loss"),
         behaviour_temperature=setting("bm_temp"),
         user=setting("um_loss"),
@@ -118,7 +118,7 @@ def _build_graphs(record: Recorded) -> tuple[list[Check], adjacency.Matrices]:
         np.cumsum([0, *counts]),
         pairs[:, 1],
         {m: arrays[name] for m, name in _TABLES.items()},
-        adjacency.Settings(neighbours=arrays["config/knn_k"].item()),
+        adjacency.Options(neighbours=arrays["config/knn_k"].item()),
     )
     graphs = (*built.similar, built.adjacency, built.user_item)
     checks = []
@@ -150,13 +150,13 @@ def _train(record: Recorded, graphs: gume.Graphs) -> list[Check]:
     """Checks losses and gradients of a batch, and steps on it."""
     arrays, weights = record.arrays, _weights(record.arrays)
     users, positives, negatives = (jnp.asarray(arrays[n], jnp.int32) for n in _BATCH)
-    chosen = gume.nodes(record.arch, users, positives, negatives)
+    chosen = gume.batch_nodes(record.arch, users, positives, negatives)
     noise, ones = jnp.asarray(arrays["noise"])[:, users], jnp.ones(len(users))
 
     def objective(params):
         embeddings = gume.propagate(record.arch, params, graphs)
-        rows = gume.rows(record.arch, params, embeddings, chosen)
-        value, parts = loss.total(weights, rows, embeddings, noise, ones)
+        rows = gume.batch_rows(record.arch, params, embeddings, chosen)
+        value, parts = losses.total(weights, rows, embeddings, noise, ones)
         return value, (parts, rows)
 
     run = jax.jit(jax.value_and_grad(objective, has_aux=True))

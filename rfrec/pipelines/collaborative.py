@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from rfrec.config import UserError
 from rfrec.data.join import Feature
-from rfrec.pipelines import finished_graph
+from rfrec.pipelines import finished_graph, graph
 from rfrec.rf import settings as rf_settings
 
 NAME = "rf"
@@ -73,7 +73,7 @@ def override(config: ConfigDict, rf: ConfigDict) -> None:
         if value is None or name in _OF_TRAINING:
             continue
         key = f"rf.{rf_settings.ALIASES.get(name, name)}"
-        if key not in finished_graph.FREE and config.rf[name] != value:
+        if key not in graph.EVALUATION_KEYS and config.rf[name] != value:
             raise UserError(
                 f"config.rf.{name}={value!r} is of the training of data.graph: leave it"
                 " out, or train GUME anew with it"

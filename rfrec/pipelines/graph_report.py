@@ -1,28 +1,28 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a run of a graph recommender leaves: lists, metrics by user, report."""
+"""The results of a run of a graph recommender: lists, metrics by user, report."""
 
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from absl import logging
 from jaxtyping import Float64
 from ml_collections import ConfigDict
 
 from rfrec import files
-from rfrec.config import UserError, as_json
+from rfrec.config import UserError
 from rfrec.data import pairs
 from rfrec.evaluation import groups, metrics, predictions, ranking, report
-from rfrec.graph import popularity, training
+from rfrec.graph import baselines, training
+from rfrec.pipelines import run_folder
 from rfrec.train import loop, writer
 
-PREDICTIONS, PER_USER, REPORT = "predictions.jsonl", "per_user.npz", "report.json"
-# A run stopped too early if this share of the loss's whole fall came after the best
-# evaluation: a training that has learned what it can falls fast first, then slowly.
+PREDICTIONS, PER_USER = "predictions.jsonl", "per_user.npz"
+# Training that has converged falls fast at first and slowly later. If this share of the
+# whole fall of the loss came after the best evaluation, the run stopped too early.
 _FALLING = 0.5
 
 
@@ -30,8 +30,8 @@ class PerUser(NamedTuple):
     """Test metrics of each user; NaN for users without a test item.
 
     Attributes:
-      users: Names.
-      values: One for each user, by metric.
+      users: Names of the users.
+      values: One value for each user, by metric.
     """
 
     users: tuple[str, ...]
@@ -43,79 +43,82 @@ def write(
     run: training.Run,
     workdir: Path,
     lists: ranking.Lists,
-    told: dict[str, Any],
+    details: dict[str, Any],
 ) -> None:
     """Writes predictions, metrics of each user and the report of a run.
 
     Args:
-      config: Of the run.
-      run: That made the lists.
-      workdir: Of the run.
-      lists: Of all users.
-      told: What else the report tells.
+      config: Config of the run.
+      run: Run that made the lists.
+      workdir: Folder of the run.
+      lists: Ranked lists of all users.
+      details: Further entries of the report.
     """
     split = run.trainer.split
     predictions.write(workdir / PREDICTIONS, split.user_ids, lists, split.item_ids)
-    found = metrics.match_rows(lists.items, *split.test)
-    values = metrics.per_user(found, report.PAIR_NAMES)
+    matches = metrics.match_rows(lists.items, *split.test)
+    values = metrics.per_user(matches, report.PAIR_NAMES)
     write_per_user(workdir / PER_USER, PerUser(split.user_ids, values))
     tables = {
-        part: report.evaluate_pairs(
-            lists,
-            (positives.indptr, positives.items),
-            counts=groups.count_items(split.train.items, split.num_items),
-            share=config.eval.cold_share,
-            cold_below=config.eval.cold_below,
-            resamples=config.eval.resamples,
-            seed=config.seed,
-        )
+        part: _evaluate(config, split, lists, positives)
         for part, positives in (("valid", split.valid), ("test", split.test))
     }
-    warning, logged = None, workdir / "metrics.jsonl"
-    # There is none where a finished run was ranked again.
-    if config.model.name != "popularity" and logged.exists():
-        rows = writer.read_metrics(logged)
-        schedule, lr = run.trainer.schedule, config.optim.lr
-        warning = notice_plateau(rows, schedule, popular(run), lr)
-    device = jax.devices()[0]
-    result = {
-        "main": "gume",
+    warning = _warn(config, run, workdir)
+    head = {
+        **run_folder.report_head("gume", config),
         "model": config.model.name,
         "users": split.num_users,
         "items": split.num_items,
         "pairs": {part: len(getattr(split, part).items) for part in pairs.PARTS},
         "data": {"name": config.data.name, "sha256": split.fingerprint},
-        "seed": config.seed,
-        "device": f"{device.device_kind} x {jax.device_count()}",
-        **told,
-        "warning": warning,
-        **tables,
-        "config": as_json(config),
     }
-    files.write_json(workdir / REPORT, result)
+    run_folder.write_report(workdir, head | details | {"warning": warning} | tables)
     if warning:
         logging.warning("%s", warning)
     row = tables["test"]["metrics"]["all"]
     shown = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
     logging.info("test: %s", "  ".join(f"{n} {row[n]['mean']:.4f}" for n in shown))
-    logging.info("report: %s", workdir / REPORT)
 
 
-def was_ranked_again(workdir: Path) -> bool:
-    """Whether a folder holds what `--again` made of a run in another one.
+def _evaluate(
+    config: ConfigDict,
+    split: pairs.PairSplit,
+    lists: ranking.Lists,
+    positives: pairs.Positives,
+) -> dict[str, Any]:
+    """Returns metrics with intervals, overall and by groups of items."""
+    return report.evaluate_pairs(
+        lists,
+        (positives.indptr, positives.items),
+        counts=groups.count_items(split.train.items, split.num_items),
+        share=config.eval.cold_share,
+        cold_below=config.eval.cold_below,
+        resamples=config.eval.resamples,
+        seed=config.seed,
+    )
 
-    Raises:
-      UserError: Its report is damaged.
-    """
-    path = workdir / REPORT
+
+def _warn(config: ConfigDict, run: training.Run, workdir: Path) -> str | None:
+    """Returns a warning if training ended too early; None if it did not."""
+    logged = workdir / "metrics.jsonl"
+    # A finished run that was evaluated again has no metrics of training.
+    if config.model.name == "popularity" or not logged.exists():
+        return None
+    rows, schedule = writer.read_metrics(logged), run.trainer.schedule
+    return notice_plateau(rows, schedule, score_popularity(run), config.optim.lr)
+
+
+def was_evaluated_again(workdir: Path) -> bool:
+    """Whether a folder contains the results of `--again`, not those of a training."""
+    path = workdir / run_folder.REPORT
     return path.is_file() and "again" in files.read_json(path, "move it away")
 
 
-def popular(run: training.Run) -> float:
-    """Returns the criterion's value on validation for the most popular items."""
+def score_popularity(run: training.Run) -> float:
+    """Returns the validation criterion of the most popular items."""
     split = run.trainer.split
-    model = popularity.model(split.num_users)
-    counts = popularity.constants(split.train.items, split.num_items)
+    counts = baselines.count_items(split.train.items, split.num_items)
+    model = baselines.Popularity(split.num_users)
     lists = run.rank(model.encode({}, {}, counts, 0))
     return run.validate(lists)[training.CRITERION]
 
@@ -126,30 +129,30 @@ def notice_plateau(
     popular: float,
     lr: float,
 ) -> str | None:
-    """Says so if a run ended where it had hardly begun to learn.
+    """Returns a warning if a run ended before it had learned much.
 
     Args:
       rows: Metrics of the run.
-      schedule: Of the run.
-      popular: Criterion of the most popular items on validation.
-      lr: Learning rate, which the remedy names.
+      schedule: Schedule of the run.
+      popular: Validation criterion of the most popular items.
+      lr: Learning rate, for the message.
 
     Returns:
-      One line, None if nothing is wrong.
+      One line, or None if nothing is wrong.
     """
     name = training.CRITERION
     scores = [row[name] for row in rows if row["split"] == "eval"]
     losses = [row["loss"] for row in rows if row["split"] == "train"]
     if not scores or len(losses) < 2:
         return None
-    # What ended the run.
+    # The option that ended the run.
     key = "patience" if len(losses) < schedule.epochs else "epochs"
     bound = getattr(schedule, key)
     remedy = f"raise config.optim.lr={lr:g} or config.train.{key}={bound}"
     if max(scores) <= popular:
         return (
-            f"{name} of validation never rose above that of the most popular items"
-            f" ({max(scores):.4f} against {popular:.4f}): the run ended on a plateau;"
+            f"validation {name} never exceeded that of the most popular items"
+            f" ({max(scores):.4f} and {popular:.4f}): the run ended on a plateau;"
             f" {remedy}"
         )
     window = (schedule.patience or 0) * schedule.eval_every
@@ -158,16 +161,16 @@ def notice_plateau(
     whole, last = (losses[at] - losses[-1] for at in (0, -1 - window))
     if last > _FALLING * whole > 0:
         return (
-            f"the loss was still falling, {last / whole:.0%} of its whole fall in the"
-            f" last {window} epochs, when the run ended for want of a better {name};"
+            f"the loss was still falling when {name} stopped improving:"
+            f" {last / whole:.0%} of its whole fall was in the last {window} epochs;"
             f" {remedy}"
         )
     return None
 
 
-def write_per_user(path: Path, found: PerUser) -> None:
-    """Writes metrics by user, the whole file or nothing."""
-    arrays: dict[str, Any] = {"users": np.array(found.users), **found.values}
+def write_per_user(path: Path, per_user: PerUser) -> None:
+    """Writes metrics by user; the file is replaced as a whole."""
+    arrays: dict[str, Any] = {"users": np.array(per_user.users), **per_user.values}
     with files.replacing(path) as partial:
         np.savez(partial, **arrays)
 

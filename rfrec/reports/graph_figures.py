@@ -7,7 +7,6 @@ run with the flow also `flow.png`, `tsne.png` and `steps.png`, for which the bes
 checkpoint generates embeddings.
 """
 
-import copy
 import dataclasses
 import tempfile
 from collections.abc import Sequence
@@ -22,10 +21,9 @@ from ml_collections import ConfigDict
 from rfrec import config as cfg
 from rfrec.config import UserError
 from rfrec.graph import training
-from rfrec.pipelines import finished_graph, graph, graph_report
+from rfrec.pipelines import finished_graph, graph_report
 from rfrec.reports import figures
 from rfrec.reports.figures import BLACK, BLUE, GREEN, ORANGE, RED
-from rfrec.rf import settings as rf_settings
 
 _METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 _STEP_METRICS = ("recall@20", "ndcg@20")
@@ -256,8 +254,8 @@ class Restored:
             config.graph.cache = config.graph.cache or str(cache)
 
         self.run = finished_graph.open_run(workdir, keep_graphs)
-        self.config, self.data, self.trainer, self.state = self.run
-        self.flow = rf_settings.from_section(self.config.rf)
+        setup, self.data, self.trainer, self.state = self.run
+        self.config, self.flow = setup.config, setup.flow
 
     @property
     def ratio(self) -> float:
@@ -282,11 +280,9 @@ class Restored:
           steps: Solver steps.
           ratio: Mixing ratio.
         """
-        config = copy.deepcopy(self.config)
-        config.rf.sampling_steps = steps
         # Reflow was applied when the run was restored.
-        config.rf.reflow = "none"
-        model, _ = graph.make_model(config, self.data)
+        settings = dataclasses.replace(self.flow, sampling_steps=steps, reflow="none")
+        model = dataclasses.replace(self.trainer.model, settings=settings)
         run = training.Run(dataclasses.replace(self.trainer, model=model))
         encoded = run.encode(self.state, {"ratio": ratio})
         metrics = run.validate(run.rank(encoded))
@@ -344,7 +340,7 @@ def draw(config: ConfigDict, workdir: Path, rows: Sequence[dict[str, Any]]) -> N
     Raises:
       UserError: The run has not completed an epoch, or its data are missing.
     """
-    if graph_report.was_ranked_again(workdir):
+    if graph_report.was_evaluated_again(workdir):
         raise UserError(
             f"{workdir} was ranked with --again and has no training of its own: draw"
             " the run that its report.json names"

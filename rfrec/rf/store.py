@@ -1,6 +1,6 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A generator in a folder, by orbax: its state, and what it is the state of."""
+"""Saves a generator in a folder, by orbax: its state and its settings."""
 
 import dataclasses
 from pathlib import Path
@@ -10,22 +10,13 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from rfrec import config as cfg
 from rfrec.config import UserError
 from rfrec.rf.settings import Settings
 from rfrec.typing import PyTree
 
-# What may be another at loading: it changes how a generator goes on, not what it is.
-_FREE = {
-    *("loss", "loss_weight", "dropout", "time_law", "lr", "weight_decay"),
-    *("contrast", "contrast_weight", "contrast_temp", "negatives"),
-    *("user_guidance_scale", "guidance_decay_power", "guided_sampling"),
-    *("cosine_guidance_scale", "cosine_decay_power", "guidance_weight"),
-    *("guidance_interval", "sampling_steps", "solver", "rtol", "atol", "noise"),
-    *("draws", "mixing", "mix_ratio", "inference_mix_ratio", "inference_choices"),
-    *("warmup_epochs", "rows", "heldout_share", "reflow", "reflow_steps"),
-    *("teacher_steps", "attach_target", "attach_conditions", "attach_generated"),
-    *("optimizer", "generators"),
-}
+# Settings that may differ at loading: they do not shape the network.
+_FREE = cfg.keys_read(Settings, "training") | cfg.keys_read(Settings, "evaluation")
 
 
 def _manager(path: Path) -> ocp.CheckpointManager:
@@ -36,12 +27,12 @@ def _manager(path: Path) -> ocp.CheckpointManager:
 
 
 def save(path: Path, state: PyTree, notes: dict[str, Any]) -> None:
-    """Stores a state whole or not at all; what stood there is removed afterwards.
+    """Stores a state; one stored before is removed afterwards.
 
     Args:
-      path: Folder.
-      state: Arrays.
-      notes: JSON values beside it.
+      path: Folder to store the state in.
+      state: Arrays of the generator.
+      notes: JSON values that are stored with the state.
 
     Raises:
       UserError: The folder cannot be written.
@@ -61,10 +52,10 @@ def save(path: Path, state: PyTree, notes: dict[str, Any]) -> None:
 
 
 def read_notes(path: Path) -> dict[str, Any]:
-    """Returns what was noted beside a stored state.
+    """Returns the notes of a stored state.
 
     Raises:
-      UserError: There is none, or it cannot be read.
+      UserError: There is no stored state, or it cannot be read.
     """
     wanted = ocp.args.Composite(notes=ocp.args.JsonRestore())
     return _restore(path, wanted)["notes"]
@@ -74,7 +65,7 @@ def restore(path: Path, template: PyTree) -> PyTree:
     """Returns a stored state with the structure of `template`.
 
     Raises:
-      UserError: It cannot be read, or holds other arrays.
+      UserError: It cannot be read, or contains other arrays.
     """
     target = jax.tree.map(np.asarray, template)
     wanted = ocp.args.Composite(state=ocp.args.StandardRestore(target))
@@ -82,14 +73,14 @@ def restore(path: Path, template: PyTree) -> PyTree:
 
 
 def _restore(path: Path, wanted: ocp.args.Composite):
-    # Opening would make a folder that is not there.
+    # Opening creates a missing folder.
     if not path.expanduser().is_dir():
-        raise UserError(f"{path} does not exist: give the folder of a saved generator")
+        raise UserError(f"{path} does not exist: pass the folder of a saved generator")
     try:
         with _manager(path) as manager:
             last = manager.latest_step()
             if last is None:
-                raise UserError(f"{path} holds no generator: give the folder of one")
+                raise UserError(f"{path} contains no generator: pass a saved one")
             return manager.restore(last, args=wanted)
     except (ValueError, KeyError, TypeError, OSError) as error:
         reason = str(error).strip().splitlines()[0][:200]
@@ -101,10 +92,10 @@ def _restore(path: Path, wanted: ocp.args.Composite):
 def check_notes(
     path: Path, notes: dict[str, Any], embedding_dim: int, settings: Settings
 ) -> None:
-    """Refuses a stored generator that is another.
+    """Refuses a stored generator with another network.
 
     Raises:
-      UserError: Names the first switch that differs.
+      UserError: Names the first setting that differs.
     """
     own = {
         name: value
@@ -116,6 +107,6 @@ def check_notes(
     for name, here, there in pairs:
         if here != there:
             raise UserError(
-                f"{path} holds a generator with {name}={there}, this one has"
-                f" {name}={here}: make it with {name}={there}"
+                f"{path} contains a generator with {name}={there}, this one has"
+                f" {name}={here}: construct it with {name}={there}"
             )

@@ -17,7 +17,7 @@ from rfrec.benchmarks import graph as bench_graph
 from rfrec.config import UserError
 from rfrec.data import pairs
 from rfrec.evaluation import metrics, report
-from rfrec.graph import loss as losses
+from rfrec.graph import losses
 from rfrec.launch import bench
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -41,7 +41,7 @@ def normalised(dense):
 @pytest.mark.parametrize("modalities", [1, 2, 3])
 def test_graphs_equal_their_definition(modalities, k):
     indptr, items, features = data(modalities)
-    built = adjacency.build(indptr, items, features, adjacency.Settings(neighbours=k))
+    built = adjacency.build(indptr, items, features, adjacency.Options(neighbours=k))
     found = [nearest(x.astype(np.float64), k) for x in features.values()]
     for graph, (sets, cosine) in zip(built.similar, found, strict=True):
         mask = np.array([[j in sets[i] for j in range(ITEMS)] for i in range(ITEMS)])
@@ -62,7 +62,7 @@ def test_graphs_equal_their_definition(modalities, k):
 
 def test_edges_between_items_have_a_direction():
     indptr, items, features = data()
-    built = adjacency.build(indptr, items, features, adjacency.Settings(4))
+    built = adjacency.build(indptr, items, features, adjacency.Options(4))
     part = built.adjacency[USERS:, USERS:].toarray() > 0
     assert part.any() and (part != part.T).any() and not part.diagonal().any()
 
@@ -79,7 +79,7 @@ def test_repeated_pairs_count_once_and_lonely_items_are_no_trouble():
 def test_an_item_without_a_vector_keeps_itself_and_joins_nobody():
     indptr, items, features = data()
     features["m1"][5] = 0
-    built = adjacency.build(indptr, items, features, adjacency.Settings(6))
+    built = adjacency.build(indptr, items, features, adjacency.Options(6))
     row = built.similar[1].toarray()[5]
     assert row[5] == 1 and np.count_nonzero(row) == 1
     assert built.adjacency[USERS + 5, USERS:].nnz == 0
@@ -94,9 +94,9 @@ def test_neighbours_of_negative_similarity_do_not_make_nan():
 
 def test_placed_graphs_hold_the_same(tmp_path):
     indptr, items, features = data()
-    settings = adjacency.Settings(4)
-    built = adjacency.build(indptr, items, features, settings, folder=tmp_path)
-    again = adjacency.build(indptr, items, features, settings, folder=tmp_path)
+    options = adjacency.Options(4, cache=str(tmp_path))
+    built = adjacency.build(indptr, items, features, options)
+    again = adjacency.build(indptr, items, features, options)
     placed = adjacency.place(again)
     assert len(list(tmp_path.iterdir())) == 2
     pairs = [
@@ -115,7 +115,7 @@ def test_placed_graphs_hold_the_same(tmp_path):
 
 def test_refuses_features_of_another_number_of_items():
     indptr, items, features = data()
-    settings = adjacency.Settings(4)
+    settings = adjacency.Options(4)
     with pytest.raises(UserError, match="m0 30, m1 29"):
         wrong = {**features, "m1": features["m1"][:-1]}
         adjacency.build(indptr, items, wrong, settings)

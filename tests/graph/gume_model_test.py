@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rfrec.data import triplets
-from rfrec.graph import adjacency, gume, gume_model, loss
+from rfrec.graph import adjacency, gume, losses, model
 from rfrec.graph.model import HOST
 
 USERS, ITEMS = 21, 17
@@ -22,9 +22,9 @@ def case():
     rows = [np.sort(rng.choice(ITEMS, 4, replace=False)) for _ in range(USERS)]
     indptr, items = np.arange(USERS + 1) * 4, np.concatenate(rows)
     arch = gume.Architecture(USERS, ITEMS, tuple(WIDTHS), tuple(WIDTHS.values()), 8)
-    matrices = adjacency.build(indptr, items, features, adjacency.Settings(4))
+    matrices = adjacency.build(indptr, items, features, adjacency.Options(4))
     given = tuple(features.values())
-    weights = loss.Weights(batch_size=10, user=0.3, alignment=0.2, embeddings=0.1)
+    weights = losses.Weights(batch_size=10, user=0.3, alignment=0.2, embeddings=0.1)
     model = gume_model.gume_model(arch, weights, given)
     constants = gume_model.constants(arch, adjacency.place(matrices), given)
     return arch, weights, model, constants, model.init(jax.random.key(0))[0]

@@ -28,7 +28,7 @@ def problem(modalities=2, **changes):
         np.cumsum([0, *map(len, lists)]),
         np.concatenate(lists).astype(np.int32),
         features,
-        adjacency.Settings(neighbours=5),
+        adjacency.Options(neighbours=5),
     )
     arch = gume.Architecture(
         num_users=USERS,
@@ -108,7 +108,7 @@ def test_forward_equals_the_equations_jitted_and_eager(modalities):
             near(ours, theirs)
         near(whole.integration, g)
         near(whole.embeddings, z)
-    users, items = gume.embed(arch, params, graphs)
+    users, items = gume.embed(arch, params, gume.propagate(arch, params, graphs))
     near(users, z[:USERS])
     near(items, z[USERS:])
 
@@ -118,9 +118,9 @@ def test_rows_are_those_of_the_whole():
     h, _, q, g, z = by_definition(arch, params, matrices, features)
     found = gume.propagate(arch, params, adjacency.place(matrices))
     users, positives, negatives = jnp.array([[2, 2, 8], [0, 13, 5], [1, 1, 7]])
-    chosen = gume.nodes(arch, users, positives, negatives)
+    chosen = gume.batch_nodes(arch, users, positives, negatives)
     np.testing.assert_array_equal(chosen, [2, 2, 8, 9, 22, 14, 10, 10, 16])
-    rows = gume.rows(arch, params, found, chosen)
+    rows = gume.batch_rows(arch, params, found, chosen)
     wanted = (h[chosen], g[chosen], z[chosen], q[chosen[:6]])
     for ours, theirs in zip(rows, wanted, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
@@ -129,9 +129,9 @@ def test_rows_are_those_of_the_whole():
 def test_what_takes_the_place_of_behaviour_is_used():
     arch, params, matrices, _ = problem()
     found = gume.propagate(arch, params, adjacency.place(matrices))
-    chosen = gume.nodes(arch, *jnp.array([[2, 8], [0, 5], [1, 7]]))
+    chosen = gume.batch_nodes(arch, *jnp.array([[2, 8], [0, 5], [1, 7]]))
     other = jnp.asarray(np.random.default_rng(0).normal(size=(6, WIDTH)), jnp.float32)
-    rows = gume.rows(arch, params, found, chosen, other)
+    rows = gume.batch_rows(arch, params, found, chosen, other)
     wanted = gume.integrate(arch, params, other, [f[chosen] for f in found.explicit])
     np.testing.assert_array_equal(rows.behaviour, other)
     np.testing.assert_array_equal(rows.embeddings, wanted.embeddings)

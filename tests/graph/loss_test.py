@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rfrec.graph import gume, loss
+from rfrec.graph import gume, losses
 
 BATCH, WIDTH, NODES = 7, 5, 11
-SETTINGS = loss.Weights(
+SETTINGS = losses.Weights(
     behaviour=0.3,
     behaviour_temperature=0.4,
     user=0.2,
@@ -32,7 +32,7 @@ def problem(modalities=2, seed=0):
 
     h, g, z = (draw(3 * BATCH, WIDTH) for _ in range(3))
     rows = gume.Rows(h, g, z, draw(2 * BATCH, WIDTH))
-    noise = loss.draw_noise(jax.random.key(seed), BATCH, WIDTH)
+    noise = losses.draw_noise(jax.random.key(seed), BATCH, WIDTH)
     return rows, join([draw(NODES, WIDTH) * (i + 1) for i in range(modalities)]), noise
 
 
@@ -98,7 +98,7 @@ def test_losses_equal_their_definition_jitted_and_eager(block):
     }
     whole = sum(names[name] * value for name, value in wanted.items())
     ones = jnp.ones(BATCH)
-    for run in (loss.total, jax.jit(loss.total, static_argnums=0)):
+    for run in (losses.total, jax.jit(losses.total, static_argnums=0)):
         total, parts = run(settings, rows, propagated, noise, ones)
         assert parts.keys() == wanted.keys()
         for name, value in parts.items():
@@ -117,7 +117,7 @@ def test_rows_that_fill_up_a_batch_change_nothing():
 
     def run(rows, noise, weights):
         return jax.value_and_grad(
-            lambda rows: loss.total(SETTINGS, rows, propagated, noise, weights)[0]
+            lambda rows: losses.total(SETTINGS, rows, propagated, noise, weights)[0]
         )(rows)
 
     value, gradient = run(rows, noise, weights)
@@ -133,20 +133,20 @@ def test_rows_that_fill_up_a_batch_change_nothing():
 def test_alignment_takes_any_number_of_modalities():
     _, propagated, _ = problem(modalities=3)
     f = propagated.explicit
-    assert loss.alignment(join(f[:1])) == 0
-    pairs = [loss.alignment(join([f[i], f[j]])) for i, j in ((0, 1), (0, 2), (1, 2))]
-    np.testing.assert_allclose(loss.alignment(propagated), np.mean(pairs), rtol=1e-5)
+    assert losses.alignment(join(f[:1])) == 0
+    pairs = [losses.alignment(join([f[i], f[j]])) for i, j in ((0, 1), (0, 2), (1, 2))]
+    np.testing.assert_allclose(losses.alignment(propagated), np.mean(pairs), rtol=1e-5)
 
 
 def test_a_perturbed_row_moves_by_the_length_and_keeps_its_signs():
     rows, _, noise = problem()
     x = rows.behaviour[:BATCH]
-    moved = loss.perturb(x, noise[0], 0.1)
+    moved = losses.perturb(x, noise[0], 0.1)
     np.testing.assert_allclose(jnp.linalg.norm(moved - x, axis=1), 0.1, rtol=1e-5)
     np.testing.assert_array_equal(jnp.sign(moved), jnp.sign(x))
     # Rows of zeros have no orthant; a draw of zeros no direction.
-    assert not np.any(loss.perturb(jnp.zeros((2, 3)), jnp.ones((2, 3)), 0.1))
-    assert np.isfinite(loss.perturb(x, jnp.zeros_like(x), 0.1)).all()
+    assert not np.any(losses.perturb(jnp.zeros((2, 3)), jnp.ones((2, 3)), 0.1))
+    assert np.isfinite(losses.perturb(x, jnp.zeros_like(x), 0.1)).all()
 
 
 def test_extreme_scores_stay_finite():
@@ -157,7 +157,7 @@ def test_extreme_scores_stay_finite():
     )
 
     def run(rows):
-        return loss.total(settings, rows, propagated, noise, jnp.ones(BATCH))[0]
+        return losses.total(settings, rows, propagated, noise, jnp.ones(BATCH))[0]
 
     value, gradient = jax.value_and_grad(run)(large)
     assert np.isfinite(value)
@@ -167,4 +167,4 @@ def test_extreme_scores_stay_finite():
 def test_refuses_noise_of_another_batch():
     rows, propagated, noise = problem()
     with pytest.raises(Exception, match="noise|shape|incompatible"):
-        loss.total(SETTINGS, rows, propagated, noise[:, :-1], jnp.ones(BATCH))
+        losses.total(SETTINGS, rows, propagated, noise[:, :-1], jnp.ones(BATCH))

@@ -52,9 +52,9 @@ def parts():
     rows = [np.sort(rng.choice(ITEMS, 4, replace=False)) for _ in range(USERS)]
     indptr, items = np.arange(USERS + 1) * 4, np.concatenate(rows)
     arch = gume.Architecture(USERS, ITEMS, tuple(WIDTHS), tuple(WIDTHS.values()), WIDTH)
-    matrices = adjacency.build(indptr, items, features, adjacency.Settings(4))
+    matrices = adjacency.build(indptr, items, features, adjacency.Options(4))
     given = tuple(features.values())
-    weights = loss.Weights(batch_size=ROWS)
+    weights = losses.Weights(batch_size=ROWS)
     constants = gume_model.constants(arch, adjacency.place(matrices), given)
     return arch, weights, given, constants
 

@@ -15,7 +15,7 @@ import pytest
 
 from rfrec.data import pairs, synthetic, triplets
 from rfrec.evaluation import ranking
-from rfrec.graph import adjacency, gume, gume_model, loss, training
+from rfrec.graph import adjacency, gume, losses, model, training
 from rfrec.graph.model import Encoded, Model
 from rfrec.train import loop, optim, partition
 
@@ -42,10 +42,10 @@ def make_gume(split, **shape):
         width=8,
         **shape,
     )
-    matrices = adjacency.build(*split.train, features, adjacency.Settings(5))
+    matrices = adjacency.build(*split.train, features, adjacency.Options(5))
     given = tuple(features.values())
     constants = gume_model.constants(arch, adjacency.place(matrices), given)
-    weights = loss.Weights(batch_size=BATCH)
+    weights = losses.Weights(batch_size=BATCH)
     return gume_model.gume_model(arch, weights, given), constants
 
 

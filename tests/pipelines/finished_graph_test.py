@@ -47,7 +47,7 @@ def report_of(folder):
 
 
 def test_the_same_config_gives_the_same_numbers(trained, tmp_path):
-    gume.main(make_config(**FLOW), tmp_path / "same", seeds=2, again=trained)
+    gume.main(make_config(**FLOW), tmp_path / "same", seeds=2, trained=trained)
     for seed in ("seed_0", "seed_1"):
         first, second = trained / seed, tmp_path / "same" / seed
         wanted, found = values_of(first), values_of(second)
@@ -63,7 +63,7 @@ def test_without_mixing_it_is_the_host_alone(trained, tmp_path):
     alone = make_config()
     gume.main(alone, tmp_path / "host")
     zero = make_config(**FLOW, **{"rf.inference_mix_ratio": 0.0})
-    gume.main(zero, tmp_path / "zero", again=trained / "seed_0")
+    gume.main(zero, tmp_path / "zero", trained=trained / "seed_0")
     wanted, found = values_of(tmp_path / "host"), values_of(tmp_path / "zero")
     for name in wanted:
         np.testing.assert_array_equal(found[name], wanted[name])
@@ -71,7 +71,7 @@ def test_without_mixing_it_is_the_host_alone(trained, tmp_path):
 
 def test_more_steps_generate_other_rows(trained, tmp_path):
     more = make_config(**FLOW, **{"rf.sampling_steps": 10})
-    gume.main(more, tmp_path / "ten", again=trained / "seed_0")
+    gume.main(more, tmp_path / "ten", trained=trained / "seed_0")
     found = report_of(tmp_path / "ten")["numbers"]["rf_error"]
     assert found != report_of(trained / "seed_0")["numbers"]["rf_error"]
 
@@ -80,7 +80,7 @@ def test_more_steps_generate_other_rows(trained, tmp_path):
 def test_a_finished_flow_is_straightened_afterwards(trained, tmp_path, kind):
     more = {"rf.reflow": kind, "rf.reflow_steps": 50}
     config = make_config(**FLOW, **more)
-    gume.main(config, tmp_path / "again", again=trained / "seed_0")
+    gume.main(config, tmp_path / "again", trained=trained / "seed_0")
     told, first = report_of(tmp_path / "again"), report_of(trained / "seed_0")
     assert told["numbers"]["rf_error"] != first["numbers"]["rf_error"]
     # The host is the same, so the ratio 0 ranks as before.
@@ -106,7 +106,7 @@ def test_a_finished_flow_is_straightened_afterwards(trained, tmp_path, kind):
 def test_another_training_is_refused(trained, tmp_path, changes, message):
     config = make_config(**FLOW, **changes)
     with pytest.raises(UserError, match=f"differs in {message}: use its values"):
-        gume.main(config, tmp_path / "other", again=trained / "seed_0")
+        gume.main(config, tmp_path / "other", trained=trained / "seed_0")
     assert not (tmp_path / "other").exists()
 
 
@@ -122,7 +122,7 @@ def test_other_data_is_refused(trained, tmp_path, monkeypatch, what):
         data = data._replace(split=split)
     monkeypatch.setattr(graph, "load", lambda config: data)
     with pytest.raises(UserError, match="pairs or features are not those that"):
-        gume.main(make_config(**FLOW), tmp_path / "new", again=trained / "seed_0")
+        gume.main(make_config(**FLOW), tmp_path / "new", trained=trained / "seed_0")
     assert not (tmp_path / "new").exists()
     copy = shutil.copytree(trained / "seed_0", tmp_path / "copy")
     before = (copy / "report.json").read_bytes()
@@ -135,8 +135,8 @@ def test_a_trained_run_and_one_ranked_again_do_not_share_a_folder(trained, tmp_p
     config = make_config(**FLOW)
     copy = shutil.copytree(trained / "seed_0", tmp_path / "copy")
     with pytest.raises(UserError, match="holds a trained run"):
-        gume.main(config, copy, again=copy)
-    gume.main(config, tmp_path / "again", again=trained / "seed_0")
+        gume.main(config, copy, trained=copy)
+    gume.main(config, tmp_path / "again", trained=trained / "seed_0")
     with pytest.raises(UserError, match="what --again made of another run"):
         gume.main(config, tmp_path / "again")
     (copy / "report.json").write_text("{")
@@ -146,5 +146,5 @@ def test_a_trained_run_and_one_ranked_again_do_not_share_a_folder(trained, tmp_p
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(UserError, match="does not exist: name the folder"):
-        gume.main(make_config(**FLOW), tmp_path / "new", again=tmp_path)
+        gume.main(make_config(**FLOW), tmp_path / "new", trained=tmp_path)
     assert not (tmp_path / "new").exists()

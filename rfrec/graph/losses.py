@@ -1,9 +1,9 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""GUME's losses on a batch of users, positives and negatives, and their weights.
+"""GUME's losses on a batch of users, positive and negative items, and their weights.
 
-Lin et al., CIKM 2024. Rows that fill up the last batch have weight 0: they count
-neither as rows nor as the negatives of others.
+Lin et al., CIKM 2024. Rows that only fill up the last batch have weight 0: they count
+neither as rows nor as negatives of other rows.
 """
 
 import dataclasses
@@ -13,43 +13,53 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from rfrec import config as cfg
 from rfrec.graph import gume
 from rfrec.rf import contrast
 
 # Draws of `perturb` in one loss: two of G, then two of Q.
 DRAWS = 4
-# Of PyTorch's `normalize`.
-_FLOOR = 1e-12
+# The smallest norm that a row is divided by, as in PyTorch's `normalize`.
+_LEAST_NORM = 1e-12
 
 
 @dataclasses.dataclass(frozen=True)
-class Weights:
-    """Weights of the losses beside BPR, and their settings.
+class Options:
+    """Options of GUME's losses; the weight of BPR is 1.
 
     Attributes:
-      behaviour: Of the behaviour-modality alignment.
-      behaviour_temperature: Its temperature.
-      user: Of the user-modality enhancement.
-      user_temperature: Its temperature.
-      alignment: Of the alignment between modalities.
-      embeddings: Of the squared embeddings Z.
-      interest: Of the squared interest Q of the positives.
-      batch_size: What the squares are divided by, also for a shorter last batch.
+      behaviour: Weight of the behaviour-modality alignment.
+      behaviour_temperature: Temperature of the behaviour-modality alignment.
+      user: Weight of the user-modality enhancement.
+      user_temperature: Temperature of the user-modality enhancement.
+      alignment: Weight of the alignment between modalities.
+      embeddings: Weight of the squared embeddings Z.
+      interest: Weight of the squared interest Q of the positives.
       noise: Length of the perturbation of a row.
-      block: Rows compared at once by the contrastive losses, for memory; None for as
-        many as fit 4 MiB of logits.
+      block: Rows that the contrastive losses compare at once, to bound memory; None
+        takes as many as fit 4 MiB of logits.
     """
 
-    behaviour: float = 0.01
-    behaviour_temperature: float = 0.4
-    user: float = 0.01
-    user_temperature: float = 0.1
-    alignment: float = 0.1
-    embeddings: float = 1e-5
-    interest: float = 0.1
+    behaviour: float = cfg.option(0.01, cfg.at_least(0))
+    behaviour_temperature: float = cfg.option(0.4, cfg.above(0))
+    user: float = cfg.option(0.01, cfg.at_least(0))
+    user_temperature: float = cfg.option(0.1, cfg.above(0))
+    alignment: float = cfg.option(0.1, cfg.at_least(0))
+    embeddings: float = cfg.option(1e-5, cfg.at_least(0))
+    interest: float = cfg.option(0.1, cfg.at_least(0))
+    noise: float = cfg.option(0.1, cfg.at_least(0))
+    block: int | None = cfg.option(None, cfg.whole(1))
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights(Options):
+    """The options with the batch size, all that the losses depend on.
+
+    Attributes:
+      batch_size: Divisor of the squares, also for a shorter last batch.
+    """
+
     batch_size: int = 2048
-    noise: float = 0.1
-    block: int | None = None
 
 
 def bpr(
@@ -64,21 +74,21 @@ def bpr(
 
 
 def alignment(propagated: gume.Propagated) -> Float[Array, ""]:
-    """Returns how far modalities differ in mean and (unbiased) variance of F.
+    """Returns the differences between modalities in mean and unbiased variance of F.
 
-    Over all entries of all nodes. With more than two modalities it is the mean over
-    pairs, with one it is 0.
+    Mean and variance are over all entries of all nodes. The result is the mean over
+    pairs of modalities; it is 0 if there is one modality.
     """
     parts = [side.explicit for side in propagated]
     modalities, width = parts[0].shape[1:]
     count = width * sum(map(len, parts))
 
-    def total_of(arrays: list[Array]) -> Array:
+    def sum_all(arrays: list[Array]) -> Array:
         return jnp.stack([jnp.sum(a, axis=(0, 2)) for a in arrays]).sum(axis=0)
 
-    means = total_of(parts) / count  # [M]
+    means = sum_all(parts) / count  # [M]
     gaps = [f - jnp.broadcast_to(means[None, :, None], f.shape) for f in parts]
-    variances = total_of([gap**2 for gap in gaps]) / (count - 1)
+    variances = sum_all([gap**2 for gap in gaps]) / (count - 1)
     first, second = np.triu_indices(modalities, 1)
     apart = jnp.abs(means[first] - means[second])
     apart += jnp.abs(variances[first] - variances[second])
@@ -88,19 +98,19 @@ def alignment(propagated: gume.Propagated) -> Float[Array, ""]:
 def perturb(
     x: Float[Array, "B D"], draw: Float[Array, "B D"], length: float
 ) -> Float[Array, "B D"]:
-    """Moves rows by `length` within their orthant, in a random direction.
+    """Moves rows by `length` in a random direction within their orthant.
 
     Args:
       x: Rows.
-      draw: Uniform in 0 .. 1.
-      length: Of the move.
+      draw: Uniform random numbers in [0, 1].
+      length: Length of the move.
     """
-    norm = jnp.maximum(jnp.linalg.norm(draw, axis=1, keepdims=True), _FLOOR)
+    norm = jnp.maximum(jnp.linalg.norm(draw, axis=1, keepdims=True), _LEAST_NORM)
     return x + length * jnp.sign(x) * (draw / jnp.broadcast_to(norm, draw.shape))
 
 
 def draw_noise(key: jax.Array, rows: int, width: int) -> Float[Array, "4 B D"]:
-    """Draws what one loss needs for `perturb`."""
+    """Draws the random numbers that `total` needs for `perturb`."""
     return jax.random.uniform(key, (DRAWS, rows, width))
 
 
@@ -110,7 +120,7 @@ def behaviour_modality(
     behaviour: Float[Array, "B2 D"],
     weights: Float[Array, " B"],
 ) -> Float[Array, ""]:
-    """Aligns integration G with behaviour H: of users, and of positives."""
+    """Returns InfoNCE between integration G and behaviour H, of users and positives."""
 
     def compare(g, h):
         temperature, block = settings.behaviour_temperature, settings.block
@@ -129,7 +139,10 @@ def user_modality(
     noise: Float[Array, "4 B D"],
     weights: Float[Array, " B"],
 ) -> Float[Array, ""]:
-    """Aligns interest Q of users with G, and each of them, perturbed, with itself."""
+    """Returns InfoNCE between interest Q and G of users, and of each with itself.
+
+    Rows are perturbed before they are compared with themselves.
+    """
 
     def compare(x, y):
         temperature, block = settings.user_temperature, settings.block
@@ -143,7 +156,7 @@ def user_modality(
 def squares(
     settings: Weights, x: Float[Array, "_ D"], weights: Float[Array, " _"]
 ) -> Float[Array, ""]:
-    """Returns half the sum of squared rows by the batch size."""
+    """Returns half the sum of squared rows, divided by the batch size."""
     return 0.5 * jnp.sum(weights * jnp.sum(x**2, axis=1)) / settings.batch_size
 
 
@@ -158,10 +171,10 @@ def total(
 
     Args:
       settings: Weights and temperatures.
-      rows: Of the batch.
-      propagated: Of all nodes.
-      noise: Of `draw_noise`.
-      weights: 1 for each row of the batch, 0 where it is filled up.
+      rows: Rows of the batch, from `gume.batch_rows`.
+      propagated: Embeddings of all nodes.
+      noise: Random numbers from `draw_noise`.
+      weights: 1 for each row of the batch, 0 for rows that only fill it up.
     """
     users, positives, negatives = jnp.split(rows.embeddings, 3)
     interest_users, interest_positives = jnp.split(rows.interest, 2)
