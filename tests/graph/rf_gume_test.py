@@ -19,14 +19,14 @@ from rfrec.data import triplets
 from rfrec.graph import (
     adjacency,
     gume,
-    gume_model,
-    loss,
+    losses,
     rf_flow,
     rf_gume,
     rf_quality,
     rf_reflow,
 )
-from rfrec.graph.model import HOST, RF
+from rfrec.graph.model import GUME, HOST, RF, make_constants
+from rfrec.graph.rf_gume import RFGume
 from rfrec.rf import settings as switches
 from rfrec.train import partition
 
@@ -55,15 +55,19 @@ def parts():
     matrices = adjacency.build(indptr, items, features, adjacency.Options(4))
     given = tuple(features.values())
     weights = losses.Weights(batch_size=ROWS)
-    constants = gume_model.constants(arch, adjacency.place(matrices), given)
+    constants = make_constants(arch, adjacency.place(matrices), given)
     return arch, weights, given, constants
 
 
 def make_model(settings=None):
     arch, weights, given, _ = parts()
     if settings is None:
-        return gume_model.gume_model(arch, weights, given)
-    return rf_gume.rf_gume_model(arch, weights, given, settings)
+        return GUME(arch, weights, given)
+    return RFGume(arch, weights, given, settings)
+
+
+def make_flow(settings):
+    return make_model(settings).flow
 
 
 def make_batch(key, filled=0):
@@ -192,13 +196,13 @@ def test_an_embedding_that_is_replaced_moves_by_the_flows_target_alone():
 
 
 def test_each_side_has_its_own_network_where_they_are_split():
-    flow = rf_gume.make_flow(parts()[0], make_settings("joint"))
+    flow = make_flow(make_settings("joint"))
     params, state = flow.init(jax.random.key(0))
     assert set(params) == {"users", "items"}
     host = make_host()
     nodes = jnp.asarray([0, 3, 5, USERS, USERS + 4], jnp.int32)
     weights = jnp.asarray([1, 1, 1, 0, 0], jnp.float32)
-    args = (flow.parts(nodes, 3), weights, None, jax.random.key(0))
+    args = (flow.split(nodes, 3), weights, None, jax.random.key(0))
     grads = jax.grad(lambda p: flow.loss(p, state, host, *args)[0])(params)
     assert largest(grads["users"]) > 0
     assert largest(grads["items"]) == 0
@@ -220,7 +224,7 @@ def test_rows_that_are_held_out_never_train_the_flow():
     settings = make_settings(
         "improved", heldout_share=0.4, rows=0, neighbour_condition=False
     )
-    flow = rf_gume.make_flow(parts()[0], settings)
+    flow = make_flow(settings)
     params, state = flow.init(jax.random.key(0))
     host, out = make_host(), flow.heldout()
     assert 0.2 < out.mean() < 0.6
@@ -235,7 +239,7 @@ def test_rows_that_are_held_out_never_train_the_flow():
     everybody = jnp.arange(USERS + ITEMS)
 
     def run(host):
-        pieces = flow.parts(everybody, USERS)
+        pieces = flow.split(everybody, USERS)
         weights = jnp.ones(len(everybody))
         return flow.loss(params, state, host, pieces, weights, None, jax.random.key(0))
 
@@ -249,7 +253,7 @@ def test_rows_that_are_held_out_never_train_the_flow():
 @pytest.mark.parametrize("generators", ["shared", "split"])
 def test_the_contrast_compares_the_rows_that_the_host_was_given(generators):
     settings = make_settings("joint", generators=generators, contrast="mse")
-    flow = rf_gume.make_flow(parts()[0], settings)
+    flow = make_flow(settings)
     params, state = flow.init(jax.random.key(0))
     host, users = make_host(), 3
     nodes = np.asarray([0, 3, 5, USERS, USERS + 4], np.int32)
@@ -259,7 +263,7 @@ def test_the_contrast_compares_the_rows_that_the_host_was_given(generators):
         params,
         state,
         host,
-        flow.parts(jnp.asarray(nodes), users),
+        flow.split(jnp.asarray(nodes), users),
         jnp.asarray(weights, jnp.float32),
         jnp.asarray(generated),
         jax.random.key(0),
@@ -274,16 +278,16 @@ def test_the_contrast_compares_the_rows_that_the_host_was_given(generators):
 
 
 def test_the_prior_of_users_is_their_distance_from_the_mean():
-    flow = rf_gume.make_flow(parts()[0], make_settings("plugin"))
+    flow = make_flow(make_settings("plugin"))
     host = make_host()
-    (part,) = flow.parts(jnp.asarray([2, 9, USERS + 1], jnp.int32), 2)
+    (part,) = flow.split(jnp.asarray([2, 9, USERS + 1], jnp.int32), 2)
     assert host.prior is not None
     users = np.asarray(host.prior.users)
     wanted = np.zeros((3, WIDTH))
     wanted[:2] = users[[2, 9]] - users.mean(axis=0)
     found = flow.prior(host, part)
     np.testing.assert_allclose(jnp.asarray(found), wanted, atol=1e-5)
-    unguided = rf_gume.make_flow(parts()[0], make_settings("joint"))
+    unguided = make_flow(make_settings("joint"))
     assert unguided.prior(host, part) is None
 
 
@@ -314,10 +318,10 @@ def test_a_host_is_read_as_the_equations_say(preset):
 def test_all_rows_in_blocks_are_those_generated_at_once(generators, monkeypatch):
     overrides = {"generators": generators, "neighbour_condition": False}
     settings = make_settings("improved", **overrides)
-    flow = rf_gume.make_flow(parts()[0], settings)
+    flow = make_flow(settings)
     params, state = flow.init(jax.random.key(0))
     host, key = make_host(), jax.random.key(1)
-    everybody = flow.parts(jnp.arange(USERS + ITEMS), USERS)
+    everybody = flow.split(jnp.arange(USERS + ITEMS), USERS)
     wanted = flow.generate_rows(state["ema"], state, host, everybody, key)
     for size in (5, 100):
         monkeypatch.setattr(rf_flow, "_BLOCK", size)
@@ -329,10 +333,10 @@ def test_all_rows_in_blocks_are_those_generated_at_once(generators, monkeypatch)
 @pytest.mark.parametrize("generators", ["shared", "split"])
 def test_no_node_is_generated_twice_where_rows_outnumber_nodes(generators, monkeypatch):
     overrides = {"generators": generators, "neighbour_condition": False}
-    flow = rf_gume.make_flow(parts()[0], make_settings("improved", **overrides))
+    flow = make_flow(make_settings("improved", **overrides))
     params, state = flow.init(jax.random.key(0))
     host, key, count = make_host(), jax.random.key(1), USERS + ITEMS
-    everybody = flow.parts(jnp.arange(count), USERS)
+    everybody = flow.split(jnp.arange(count), USERS)
     wanted = np.asarray(flow.generate_rows(params, state, host, everybody, key))
     asked, generate = [], rf_flow.generator.generate
 
@@ -343,14 +347,14 @@ def test_no_node_is_generated_twice_where_rows_outnumber_nodes(generators, monke
     monkeypatch.setattr(rf_flow.generator, "generate", counted)
     draws = np.random.default_rng(0)
     nodes = np.r_[draws.integers(0, USERS, 30), draws.integers(USERS, count, 30)]
-    asked_for = flow.parts(jnp.asarray(nodes), 30)
+    asked_for = flow.split(jnp.asarray(nodes), 30)
     made = flow.generate_rows(params, state, host, asked_for, key)
     np.testing.assert_array_equal(made, wanted[nodes])
     assert sum(asked) == count
 
 
 def test_a_step_of_the_flow_draws_nodes_of_both_sides_evenly():
-    flow = rf_gume.make_flow(parts()[0], make_settings("improved", rows=4200))
+    flow = make_flow(make_settings("improved", rows=4200))
     nodes, users = flow.draw_nodes(jax.random.key(0))
     assert users == round(4200 * USERS / (USERS + ITEMS))
     assert nodes[:users].max() < USERS <= nodes[users:].min()
@@ -364,9 +368,7 @@ def test_a_step_of_the_flow_draws_nodes_of_both_sides_evenly():
 def test_a_student_of_the_chosen_flow_does_in_one_step_what_took_ten(kind, generators):
     overrides = {"generators": generators, "neighbour_condition": False, "lr": 3e-3}
     more = {"reflow": kind, "reflow_steps": 300, "ema_decay": 0.9, "noise": "fresh"}
-    flow = rf_gume.make_flow(
-        parts()[0], make_settings("improved", sampling_steps=1, **overrides, **more)
-    )
+    flow = make_flow(make_settings("improved", sampling_steps=1, **overrides, **more))
     params, state = flow.init(jax.random.key(0))
     # A teacher whose paths are not straight.
     params = jax.tree.map(lambda leaf: 3 * leaf, params)
@@ -401,11 +403,9 @@ def test_quality_is_told_with_every_evaluation():
     numbers = encode(settings, params, state).numbers
     made, target = (
         np.concatenate(a).astype("f8")
-        for a in rf_gume.generated_and_target(
-            parts()[0], settings, params, state, parts()[3]
-        )
+        for a in make_model(settings).generated_and_target(params, state, parts()[3])
     )
-    out = rf_gume.make_flow(parts()[0], settings).heldout()
+    out = make_flow(settings).heldout()
     for name, rows in {
         "rf_error": slice(None),
         "rf_error_users": slice(USERS),

@@ -15,8 +15,8 @@ import pytest
 
 from rfrec.data import pairs, synthetic, triplets
 from rfrec.evaluation import ranking
-from rfrec.graph import adjacency, gume, losses, model, training
-from rfrec.graph.model import Encoded, Model
+from rfrec.graph import adjacency, gume, losses, training
+from rfrec.graph.model import GUME, Encoded, Model, make_constants
 from rfrec.train import loop, optim, partition
 
 STEPS, BATCH = 7, 96
@@ -44,9 +44,9 @@ def make_gume(split, **shape):
     )
     matrices = adjacency.build(*split.train, features, adjacency.Options(5))
     given = tuple(features.values())
-    constants = gume_model.constants(arch, adjacency.place(matrices), given)
+    constants = make_constants(arch, adjacency.place(matrices), given)
     weights = losses.Weights(batch_size=BATCH)
-    return gume_model.gume_model(arch, weights, given), constants
+    return GUME(arch, weights, given), constants
 
 
 def make_trainer(engine, model, constants, *, lr=0.02, name="adam", **settings):
@@ -162,26 +162,37 @@ def test_it_learns_and_ranks_no_item_of_training():
         assert not np.isin(listed, trainer.split.train.items[start:end]).any()
 
 
-def table_model(split, **settings):
-    """Embeddings that are parameters, of which a choice turns the sign."""
+class TableModel(Model):
+    """Embeddings that are parameters; a choice changes their sign."""
 
-    def init(key):
+    def __init__(self, split, choices=()):
+        self.split, self.choices = split, choices
+
+    def init(self, key):
         keys = jax.random.split(key)
-        shapes = ((split.num_users, 4), (split.num_items, 4))
+        shapes = ((self.split.num_users, 4), (self.split.num_items, 4))
         return [jax.random.normal(*pair) for pair in zip(keys, shapes, strict=True)], {}
 
-    def encode(params, model_state, constants, epoch, sign=1.0):
+    def encode(self, params, model_state, constants, epoch, sign=1.0):
         return Encoded(sign * params[0], params[1], {"epoch": epoch, "sign": sign})
 
-    def no_loss(params, model_state, *rest):
+    def loss(self, params, model_state, *rest):
         return sum(jnp.sum(leaf) for leaf in params), ({}, model_state + 1)
 
-    return Model(init, no_loss, encode, **settings)
+
+class CountingModel(TableModel):
+    """Its state depends on the updated parameters."""
+
+    def init(self, key):
+        return super().init(key)[0], 0.0
+
+    def after_update(self, params, model_state):
+        return 10 * model_state + jnp.float32(params[0][0, 0] < 0)
 
 
 def test_metrics_are_those_of_lists_made_by_hand():
     split = make_split()
-    trainer = make_trainer(partition.make_engine("jit"), table_model(split), ())
+    trainer = make_trainer(partition.make_engine("jit"), TableModel(split), ())
     run, state = training.Run(trainer), trainer.init(3)
     told = run.program().evaluate(trainer.engine.replicate(state))
     recall = []
@@ -199,7 +210,7 @@ def test_validation_chooses_how_to_encode():
     split = make_split()
     signs = ({"sign": -1.0}, {"sign": 1.0})
     trainer = make_trainer(
-        partition.make_engine("jit"), table_model(split, choices=signs), ()
+        partition.make_engine("jit"), TableModel(split, choices=signs), ()
     )
     run, state = training.Run(trainer), trainer.init(3)
     placed = trainer.engine.replicate(state)
@@ -214,7 +225,7 @@ def test_validation_chooses_how_to_encode():
 
 
 def test_a_model_without_choices_has_nothing_tried():
-    trainer = make_trainer(partition.make_engine("jit"), table_model(make_split()), ())
+    trainer = make_trainer(partition.make_engine("jit"), TableModel(make_split()), ())
     state = trainer.engine.replicate(trainer.init(0))
     assert training.Run(trainer).choose(state) == training.Choice({}, ())
 
@@ -224,7 +235,7 @@ def test_metrics_are_rounded_where_asked_for():
     found = []
     for decimals in (None, 2):
         trainer = make_trainer(
-            partition.make_engine("jit"), table_model(split), (), decimals=decimals
+            partition.make_engine("jit"), TableModel(split), (), decimals=decimals
         )
         lists = ranking.Lists(
             np.tile(np.arange(20, dtype=np.int32), (split.num_users, 1)),
@@ -237,12 +248,7 @@ def test_metrics_are_rounded_where_asked_for():
 
 def test_the_state_of_the_model_moves_after_the_parameters():
     split = make_split()
-
-    def after(params, model_state):
-        return 10 * model_state + jnp.float32(params[0][0, 0] < 0)
-
-    model = table_model(split, after_update=after)
-    model = model._replace(init=lambda key: (table_model(split).init(key)[0], 0.0))
+    model = CountingModel(split)
     trainer = make_trainer(
         partition.make_engine("jit"), model, (), lr=100.0, name="sgd"
     )

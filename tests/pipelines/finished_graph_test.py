@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from rfrec.config import UserError
-from rfrec.launch import gume
 from rfrec.pipelines import finished_graph, graph, graph_report
 from tests.support.commands import load_config
 
@@ -34,7 +33,7 @@ def make_config(**overrides):
 def trained(tmp_path_factory):
     """The folder of a finished run with the flow, two seeds."""
     workdir = tmp_path_factory.mktemp("again") / "flow"
-    gume.main(make_config(**FLOW), workdir, seeds=2)
+    graph.run(make_config(**FLOW), workdir, seeds=2)
     return workdir
 
 
@@ -47,7 +46,7 @@ def report_of(folder):
 
 
 def test_the_same_config_gives_the_same_numbers(trained, tmp_path):
-    gume.main(make_config(**FLOW), tmp_path / "same", seeds=2, trained=trained)
+    graph.run(make_config(**FLOW), tmp_path / "same", seeds=2, trained=trained)
     for seed in ("seed_0", "seed_1"):
         first, second = trained / seed, tmp_path / "same" / seed
         wanted, found = values_of(first), values_of(second)
@@ -61,9 +60,9 @@ def test_the_same_config_gives_the_same_numbers(trained, tmp_path):
 
 def test_without_mixing_it_is_the_host_alone(trained, tmp_path):
     alone = make_config()
-    gume.main(alone, tmp_path / "host")
+    graph.run(alone, tmp_path / "host")
     zero = make_config(**FLOW, **{"rf.inference_mix_ratio": 0.0})
-    gume.main(zero, tmp_path / "zero", trained=trained / "seed_0")
+    graph.run(zero, tmp_path / "zero", trained=trained / "seed_0")
     wanted, found = values_of(tmp_path / "host"), values_of(tmp_path / "zero")
     for name in wanted:
         np.testing.assert_array_equal(found[name], wanted[name])
@@ -71,7 +70,7 @@ def test_without_mixing_it_is_the_host_alone(trained, tmp_path):
 
 def test_more_steps_generate_other_rows(trained, tmp_path):
     more = make_config(**FLOW, **{"rf.sampling_steps": 10})
-    gume.main(more, tmp_path / "ten", trained=trained / "seed_0")
+    graph.run(more, tmp_path / "ten", trained=trained / "seed_0")
     found = report_of(tmp_path / "ten")["numbers"]["rf_error"]
     assert found != report_of(trained / "seed_0")["numbers"]["rf_error"]
 
@@ -80,14 +79,14 @@ def test_more_steps_generate_other_rows(trained, tmp_path):
 def test_a_finished_flow_is_straightened_afterwards(trained, tmp_path, kind):
     more = {"rf.reflow": kind, "rf.reflow_steps": 50}
     config = make_config(**FLOW, **more)
-    gume.main(config, tmp_path / "again", trained=trained / "seed_0")
+    graph.run(config, tmp_path / "again", trained=trained / "seed_0")
     told, first = report_of(tmp_path / "again"), report_of(trained / "seed_0")
     assert told["numbers"]["rf_error"] != first["numbers"]["rf_error"]
     # The host is the same, so the ratio 0 ranks as before.
     assert told["choice"]["tried"][0] == first["choice"]["tried"][0]
     if kind == "reflow":
         # A run that trains does the same once it has trained.
-        gume.main(config, tmp_path / "whole")
+        graph.run(config, tmp_path / "whole")
         whole = report_of(tmp_path / "whole")
         assert whole["numbers"] == told["numbers"]
         made, _ = finished_graph.open_run(tmp_path / "whole").generated_and_behaviour()
@@ -106,13 +105,13 @@ def test_a_finished_flow_is_straightened_afterwards(trained, tmp_path, kind):
 def test_another_training_is_refused(trained, tmp_path, changes, message):
     config = make_config(**FLOW, **changes)
     with pytest.raises(UserError, match=f"differs in {message}: use its values"):
-        gume.main(config, tmp_path / "other", trained=trained / "seed_0")
+        graph.run(config, tmp_path / "other", trained=trained / "seed_0")
     assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize("what", ["pairs", "features"])
 def test_other_data_is_refused(trained, tmp_path, monkeypatch, what):
-    data = graph.load(make_config(**FLOW))
+    data = graph.load(graph.check(make_config(**FLOW)).options)
     if what == "features":
         first = data.features[0]
         turned = first._replace(values=np.array(first.values)[::-1])
@@ -120,31 +119,31 @@ def test_other_data_is_refused(trained, tmp_path, monkeypatch, what):
     else:
         split = dataclasses.replace(data.split, valid=data.split.test)
         data = data._replace(split=split)
-    monkeypatch.setattr(graph, "load", lambda config: data)
+    monkeypatch.setattr(graph, "load", lambda options: data)
     with pytest.raises(UserError, match="pairs or features are not those that"):
-        gume.main(make_config(**FLOW), tmp_path / "new", trained=trained / "seed_0")
+        graph.run(make_config(**FLOW), tmp_path / "new", trained=trained / "seed_0")
     assert not (tmp_path / "new").exists()
     copy = shutil.copytree(trained / "seed_0", tmp_path / "copy")
     before = (copy / "report.json").read_bytes()
     with pytest.raises(UserError, match="features are not those on which this run"):
-        gume.main(make_config(**FLOW), copy)
+        graph.run(make_config(**FLOW), copy)
     assert (copy / "report.json").read_bytes() == before
 
 
 def test_a_trained_run_and_one_ranked_again_do_not_share_a_folder(trained, tmp_path):
     config = make_config(**FLOW)
     copy = shutil.copytree(trained / "seed_0", tmp_path / "copy")
-    with pytest.raises(UserError, match="holds a trained run"):
-        gume.main(config, copy, trained=copy)
-    gume.main(config, tmp_path / "again", trained=trained / "seed_0")
-    with pytest.raises(UserError, match="what --again made of another run"):
-        gume.main(config, tmp_path / "again")
+    with pytest.raises(UserError, match="contains a trained run"):
+        graph.run(config, copy, trained=copy)
+    graph.run(config, tmp_path / "again", trained=trained / "seed_0")
+    with pytest.raises(UserError, match="results of --again"):
+        graph.run(config, tmp_path / "again")
     (copy / "report.json").write_text("{")
     with pytest.raises(UserError, match=r"report\.json is damaged"):
-        gume.main(config, copy)
+        graph.run(config, copy)
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
-    with pytest.raises(UserError, match="does not exist: name the folder"):
-        gume.main(make_config(**FLOW), tmp_path / "new", trained=tmp_path)
+    with pytest.raises(UserError, match="does not exist: pass the folder"):
+        graph.run(make_config(**FLOW), tmp_path / "new", trained=tmp_path)
     assert not (tmp_path / "new").exists()

@@ -32,7 +32,7 @@ def test_the_joint_preset_is_its_document():
 def test_every_preset_is_one_line_of_the_config_and_passes_its_rules():
     for preset, made in settings.PRESETS.items():
         section = settings.section()
-        section.preset = preset
+        section.use_rf, section.preset = True, preset
         assert settings.from_section(section) == made
         for name, value in dataclasses.asdict(made).items():
             section[name] = value
@@ -43,9 +43,14 @@ def test_every_preset_is_one_line_of_the_config_and_passes_its_rules():
 
 def test_overrides_change_what_they_name_and_nothing_else():
     section = settings.section()
+    section.use_rf = True
     section.preset, section.learning_rate, section.sampling_steps = "plugin", 0.5, 1
     wanted = dataclasses.replace(settings.Settings(), lr=0.5, sampling_steps=1)
     assert settings.from_section(section) == wanted
+
+
+def test_without_the_flow_there_are_no_settings():
+    assert settings.from_section(settings.section()) is None
 
 
 def test_a_ratio_that_is_set_is_not_chosen():
@@ -59,20 +64,24 @@ def test_a_ratio_that_is_set_is_not_chosen():
 @pytest.mark.parametrize(
     "preset, overrides, message",
     [
-        ("both", {}, "rf.preset='both' does not exist: use one of joint, plugin"),
-        ("plugin", {"learn_rate": 1.0}, "rf.learn_rate does not exist: .*lr"),
-        ("plugin", {"lr": 0.1, "learning_rate": 0.2}, "say two things"),
-        ("plugin", {"rtol": 0.1}, "rf.rtol and rf.atol go together"),
+        ("both", {}, "rf.preset='both' does not exist: use one of improved"),
+        ("plugin", {"learn_rate": 1.0}, "'learn_rate' does not exist: .*lr"),
+        (
+            "plugin",
+            {"lr": 0.1, "learning_rate": 0.2},
+            "different values",
+        ),
+        ("plugin", {"rtol": 0.1}, "rf.rtol and rf.atol require"),
         ("plugin", {"guidance_weight": 2.0}, "rf.condition_dropout"),
         ("improved", {"draws": 4}, "rf.draws=4 .* rf.noise=fresh"),
-        ("joint", {"rows": 8}, "rf.rows does not go together"),
-        ("joint", {"heldout_share": 0.1}, "rf.heldout_share does not go together"),
+        ("joint", {"rows": 8}, "rf.rows cannot be combined"),
+        ("joint", {"heldout_share": 0.1}, "rf.heldout_share cannot be combined"),
         ("plugin", {"rtol": 0.1, "atol": 0.1}, "'euler' does not estimate its error"),
         ("plugin", {"reflow": "distil"}, "rf.sampling_steps=10 .* rf.reflow=distil"),
         (
             "plugin",
             {"reflow": "reflow", "guided_sampling": True},
-            "rf.reflow=reflow learns whole paths",
+            "rf.reflow=reflow learns guided paths",
         ),
     ],
 )

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from rfrec.data import triplets
-from rfrec.graph import adjacency, gume, losses, model
-from rfrec.graph.model import HOST
+from rfrec.graph import adjacency, gume, losses
+from rfrec.graph.model import GUME, HOST, make_constants
 
 USERS, ITEMS = 21, 17
 WIDTHS = {"text": 6, "image": 5, "sound": 4}
@@ -23,10 +23,10 @@ def case():
     indptr, items = np.arange(USERS + 1) * 4, np.concatenate(rows)
     arch = gume.Architecture(USERS, ITEMS, tuple(WIDTHS), tuple(WIDTHS.values()), 8)
     matrices = adjacency.build(indptr, items, features, adjacency.Options(4))
-    given = tuple(features.values())
+    values = tuple(features.values())
     weights = losses.Weights(batch_size=10, user=0.3, alignment=0.2, embeddings=0.1)
-    model = gume_model.gume_model(arch, weights, given)
-    constants = gume_model.constants(arch, adjacency.place(matrices), given)
+    model = GUME(arch, weights, values)
+    constants = make_constants(arch, adjacency.place(matrices), values)
     return arch, weights, model, constants, model.init(jax.random.key(0))[0]
 
 
@@ -94,10 +94,10 @@ def test_every_parameter_is_trained_by_the_host_and_has_a_gradient(case):
 def test_features_are_parameters_or_constants(case, call):
     arch, weights, _, constants, params = case
     frozen = gume.Architecture(**{**vars(arch), "freeze_features": True})
-    given = tuple(map(np.asarray, params["features"].values()))
-    kept = gume_model.constants(frozen, constants.graphs, given)
+    values = tuple(map(np.asarray, params["features"].values()))
+    kept = make_constants(frozen, constants.graphs, values)
     placed = jax.tree.map(jnp.asarray, kept)
-    model = gume_model.gume_model(frozen, weights, given)
+    model = GUME(frozen, weights, values)
     rest = {name: part for name, part in params.items() if name != "features"}
     assert constants.features is None
     assert set(model.init(jax.random.key(0))[0]) == set(rest)

@@ -1,6 +1,6 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""LightGCN against dense NumPy: embeddings, loss and gradient."""
+"""LightGCN against dense NumPy; the most popular items against counts."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from rfrec.data import pairs, triplets
-from rfrec.graph import lightgcn
+from rfrec.evaluation import ranking
+from rfrec.graph import baselines
 
 USERS, ITEMS = 6, 9
 
@@ -35,9 +36,8 @@ def dense(train):
 
 @pytest.fixture(scope="module")
 def built(train):
-    settings = lightgcn.Settings(USERS, ITEMS, width=5, layers=2, regularisation=0.3)
-    model = lightgcn.model(settings)
-    constants = lightgcn.constants(train.indptr, train.items, ITEMS)
+    model = baselines.LightGCN(USERS, ITEMS, width=5, layers=2, regularisation=0.3)
+    constants = baselines.normalised_graph(train.indptr, train.items, ITEMS)
     params, model_state = model.init(jax.random.key(1))
     return model, params, model_state, constants
 
@@ -98,3 +98,18 @@ def test_tables_are_drawn_for_users_and_items_by_themselves(built):
     ):
         bound = np.sqrt(6 / (count + 5))
         assert 0.7 * bound < jnp.abs(rows).max() <= bound
+
+
+def test_everybody_gets_the_most_popular_items_not_yet_had():
+    users = np.array([0, 0, 1, 1, 2, 2, 2])
+    items = np.array([3, 1, 3, 4, 3, 4, 0])
+    train = pairs.select(users, items, 3)
+    model = baselines.Popularity(3)
+    constants = baselines.count_items(train.items, 6)
+    found = model.encode(*model.init(jax.random.key(0)), constants, 0)
+    assert found.items.shape == (6, 1)
+    seen = (train.indptr, train.items)
+    lists = ranking.rank_products(found.users, found.items, k=3, seen=seen)
+    np.testing.assert_array_equal(lists.items, [[4, 0, 2], [0, 1, 2], [1, 2, 5]])
+    loss, (parts, state) = model.loss({}, {}, constants, None, None, 0)
+    assert (float(loss), parts, state) == (0.0, {}, {})
