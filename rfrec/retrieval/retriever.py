@@ -96,7 +96,8 @@ class GenerativeRetriever:
           codes: Codes of the items [N, Q], a row per item, one code per level; -1 in a
             whole row for an item without codes, which is never recommended. Codes of
             two modalities are given by name: `{"text": codes, "image": codes}`; each is
-            trained on, as the tasks `seqrec` and `seqimage`.
+            trained on, as the tasks `seqrec` and `seqimage`. Lists are made by the first
+            task, or by the one of `eval={"task": "seqimage"}`.
           seed: Seed of initialisation, order and dropout.
           **options: Options by the names of their fields in
             `rfrec.retrieval.options.Options`, for example `d_model`, `num_layers`,
@@ -109,14 +110,13 @@ class GenerativeRetriever:
             cannot be combined with another.
         """
         self.codes = _check_codes(codes)
-        if "batch_size" in options:
-            size = {"batch_size": options.pop("batch_size")}
-            options["train"] = size | dict(options.get("train", {}))
         names = {"text": "seqrec", "image": "seqimage"}
         default_tasks = tuple(names[modality] for modality in self.codes)
         base = dataclasses.replace(
             DEFAULTS, task=dataclasses.replace(DEFAULTS.task, names=default_tasks)
         )
+        batch_size = options.pop("batch_size", base.train.batch_size)
+        base = cfg.override(base, train={"batch_size": batch_size})
         self.options = cfg.override(base, seed=seed, **options)
         options_lib.check(self.options)
         for modality in tasks.modalities(self.options.task.names):
