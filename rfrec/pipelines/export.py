@@ -14,9 +14,10 @@ from rfrec.pipelines import options as options_lib
 from rfrec.pipelines import retriever, systems
 from rfrec.pipelines.systems import DataChanges
 from rfrec.retrieval.options import CHECKPOINTS
+from rfrec.retrieval.retriever import GenerativeRetriever
 from rfrec.serving import artefact
 from rfrec.serving import export as serving_export
-from rfrec.serving.export import ExportOptions, TrainedModel
+from rfrec.serving.export import ExportOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,29 +62,26 @@ def export_run(config: ConfigDict, folder: Path) -> None:
         )
     serving_export.check(options)
     artefact.check_empty(folder)
-    model = read_run(options)
-    manifest = serving_export.export(model, folder, options)
-    size = sum(file.bytes for file in manifest.files.values())
-    logging.info(
-        "%s: %d items, %d programs for %s, %.1f MB, capacity for %d items",
-        *(folder, len(model.source.trie.leaf_items), len(manifest.buckets)),
-        *(", ".join(manifest.platforms), size / 1e6, manifest.capacity.items),
-    )
-
-
-def read_run(options: Options) -> TrainedModel:
-    """Reads the model and the catalogue of a run.
-
-    Raises:
-      UserError: The run, the task or the data cannot be used.
-    """
-    assert options.run is not None
     run = Path(options.run).expanduser()
     model = retriever.read_model(run, options.checkpoint)
     task = systems.find_task(options.task, model.options, "config.task")
     data = systems.load_data(options.data, run, model, task.modalities)
-    return serving_export.combine(
-        *(model.options, data, model.vocabulary, model.params, task),
+    fitted = GenerativeRetriever.from_fitted(
+        model.options, data, model.vocabulary, model.params
+    )
+    manifest = serving_export.export_retriever(
+        fitted,
+        folder,
+        task=task,
         run=str(run),
         step=model.step,
+        platforms=options.platforms,
+        room=options.room,
+        search=dataclasses.asdict(options.search),
+    )
+    size = sum(file.bytes for file in manifest.files.values())
+    logging.info(
+        "%s: %d items, %d programs for %s, %.1f MB, capacity for %d items",
+        *(folder, data.inter.num_items, len(manifest.buckets)),
+        *(", ".join(manifest.platforms), size / 1e6, manifest.capacity.items),
     )

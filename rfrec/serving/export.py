@@ -32,8 +32,6 @@ from rfrec import config as cfg
 from rfrec.codes import catalogue
 from rfrec.config import UserError
 from rfrec.retrieval import beam, builders, t5, tasks
-from rfrec.retrieval.corpus import CodedData
-from rfrec.retrieval.options import Options as RetrieverOptions
 from rfrec.retrieval.retriever import GenerativeRetriever
 from rfrec.retrieval.search import Source, search_function
 from rfrec.retrieval.tasks import ListTask
@@ -105,38 +103,6 @@ class TrainedModel(NamedTuple):
     version: catalogue.T5
 
 
-def combine(
-    options: RetrieverOptions,
-    data: CodedData,
-    vocabulary: Vocabulary,
-    params: PyTree,
-    task: ListTask,
-    *,
-    run: str,
-    step: int,
-) -> TrainedModel:
-    """Combines the parts of a trained model for an export.
-
-    Args:
-      options: Options of the retriever.
-      data: The one data set whose items are recommended.
-      vocabulary: Vocabulary of the model.
-      params: Parameters of the model, on the host.
-      task: Task that makes the lists.
-      run: Name of the run for the manifest.
-      step: Step of the checkpoint for the manifest.
-    """
-    return TrainedModel(
-        source=builders.build_source(options, params, vocabulary, data, task),
-        vocabulary=vocabulary,
-        task=task,
-        item_ids=data.inter.item_ids,
-        max_history=options.data.max_history,
-        buckets=tuple(options.train.buckets),
-        version=builders.identify(vocabulary, params, run=run, step=step),
-    )
-
-
 def check(options: ExportOptions) -> None:
     """Refuses options that contradict each other.
 
@@ -200,30 +166,43 @@ def export(model: TrainedModel, folder: Path, options: ExportOptions) -> Manifes
 
 
 def export_retriever(
-    retriever: GenerativeRetriever, folder: Path, **options: Any
+    retriever: GenerativeRetriever,
+    folder: Path,
+    *,
+    task: ListTask | None = None,
+    run: str = "GenerativeRetriever",
+    step: int = 0,
+    **options: Any,
 ) -> Manifest:
     """Exports a fitted retriever.
 
     Args:
       retriever: Retriever that is fitted.
       folder: Folder to create.
+      task: Task that makes the lists; None takes the one that training evaluated.
+      run: Name of the run for the manifest.
+      step: Step of the checkpoint for the manifest.
       **options: Fields of `ExportOptions` and `SearchOptions`, as in `beams=50`.
 
     Raises:
       UserError: An option is unknown or not allowed, the folder is not empty, or the
         package flatbuffers is not installed.
     """
-    assert retriever.data is not None and retriever.vocabulary is not None
-    model = combine(
-        retriever.options,
-        retriever.data,
-        retriever.vocabulary,
-        retriever.params,
-        tasks.list_task(retriever.options.watched),
-        run="GenerativeRetriever",
-        step=0,
+    chosen = cfg.override(ExportOptions(), **options)
+    trained, data, vocabulary = retriever.options, retriever.data, retriever.vocabulary
+    assert data is not None and vocabulary is not None, "the retriever is not fitted"
+    task = task or tasks.list_task(trained.watched)
+    params = retriever.params
+    model = TrainedModel(
+        source=builders.build_source(trained, params, vocabulary, data, task),
+        vocabulary=vocabulary,
+        task=task,
+        item_ids=data.inter.item_ids,
+        max_history=trained.data.max_history,
+        buckets=tuple(trained.train.buckets),
+        version=builders.identify(vocabulary, params, run=run, step=step),
     )
-    return export(model, folder, cfg.override(ExportOptions(), **options))
+    return export(model, folder, chosen)
 
 
 def _slots(model: TrainedModel, buckets: Sequence[int]) -> list[int]:

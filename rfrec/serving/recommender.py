@@ -4,7 +4,7 @@
 
 import itertools
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,13 +111,13 @@ class Recommender:
 
     def recommend(
         self,
-        histories: Sequence[Sequence[str | int]],
+        histories: Sequence[Sequence[str | int] | np.ndarray],
         k: int = 10,
+        filter_seen: bool = False,
+        allow: Iterable[str | int] | None = None,
+        deny: Iterable[str | int] | None = None,
         *,
         users: Sequence[str] | None = None,
-        filter_seen: bool = False,
-        allow: Collection[str | int] | None = None,
-        deny: Collection[str | int] = (),
     ) -> tuple[Shaped[np.ndarray, "B {k}"], Float32[np.ndarray, "B {k}"]]:
         """Recommends items that may follow each history.
 
@@ -125,11 +125,11 @@ class Recommender:
           histories: Item ids of each history, oldest first. Ids are row numbers if the
             exported data set has no names.
           k: Length of the lists, at most the beams of the artefact.
-          users: Name of the user of each history; required if the model has user
-            tokens.
           filter_seen: Whether items of the history are excluded.
           allow: Item ids that may be recommended; None allows all.
           deny: Item ids that may not be recommended.
+          users: Name of the user of each history; required if the model has user
+            tokens.
 
         Returns:
           Item ids, best first, and their scores. A list with fewer than `k` legal items
@@ -235,18 +235,20 @@ class Recommender:
         return inputs
 
     def _filtered(
-        self, allow: Collection[str | int] | None, deny: Collection[str | int]
+        self, allow: Iterable[str | int] | None, deny: Iterable[str | int] | None
     ):
         """Returns the catalogue's arrays, in which some items are not legal."""
-        if allow is None and not deny:
+        if allow is None and deny is None:
             return self._catalogue
         keep = np.full(self.num_items, allow is None)
-        keep[self._find_rows(allow or ())] = True
+        keep[self._find_rows(allow)] = True
         keep[self._find_rows(deny)] = False
         arrays = capacity.lay_out_filter(self.manifest.capacity, self._trie, keep)
         return self._catalogue | jax.device_put(arrays)
 
-    def _find_rows(self, items: Collection[str | int]) -> list[int]:
+    def _find_rows(self, items: Iterable[str | int] | None) -> list[int]:
+        if items is None:
+            return []
         try:
             return [self._rows[str(item)] for item in items]
         except KeyError as error:

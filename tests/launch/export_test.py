@@ -36,7 +36,7 @@ def test_a_run_is_exported(served_run, tmp_path):
     ("flag", "code", "text"),
     [
         ("--config.search.beam=3", 2, "--config.search.beam=3: no such key"),
-        ("--help", 1, "Folder for everything a run writes"),
+        ("--help", 1, "Exports the search of a trained T5"),
     ],
 )
 def test_a_wrong_key_and_the_help_text(tmp_path, flag, code, text):

@@ -13,7 +13,7 @@ from rfrec.config import UserError
 from rfrec.data import sequences
 from rfrec.retrieval import search as serving
 from rfrec.retrieval import tasks
-from rfrec.serving import artefact, capacity
+from rfrec.serving import artefact, capacity, requests
 from rfrec.serving import export as serving_export
 from rfrec.serving.recommender import Recommender
 from rfrec.serving.requests import Query
@@ -32,15 +32,9 @@ def trained(task, row=0, *, buckets=(6, MOST), tiger=False):
     source, vocabulary = make(task, row, tiger=tiger)
     way = tasks.TASKS[task].directions[row]
     return serving_export.TrainedModel(
-        arch=source.arch,
-        params=source.params,
+        source=source,
         vocabulary=vocabulary,
-        tables=source.tables,
-        row=row,
-        task=task,
-        sources=way.sources,
-        target=way.target,
-        trie=source.trie,
+        task=tasks.ListTask(task, row, way.sources, way.target),
         item_ids=None,
         max_history=MOST,
         buckets=buckets,
@@ -336,3 +330,56 @@ def test_nothing_is_overwritten_and_nothing_left_half(folder, tmp_path, monkeypa
     with pytest.raises(UserError, match="No space left on device"):
         artefact.write(tmp_path / "new", read.parts, read.manifest)
     assert not list(tmp_path.iterdir())
+
+
+def test_recommend_returns_arrays_of_item_ids(folder):
+    loaded = load(folder)
+    histories = [INTER.history(user)[:-1] for user in range(3)]
+    items, scores = loaded.recommend(histories, k=7)
+    assert items.shape == scores.shape == (3, 7)
+    for row, (known, values) in enumerate(in_process("seqrec")[:3]):
+        answer = requests.Answer(tuple(items[row].tolist()), tuple(scores[row]))
+        assert_same(answer, (known[:7], values[:7]))
+    named = load(artefact.read(folder))
+    named.item_ids = tuple(f"i{row}" for row in range(ITEMS))
+    ids, _ = named.recommend(histories, k=7)
+    assert ids.tolist() == [[f"i{item}" for item in row] for row in items.tolist()]
+
+
+def test_allow_and_deny_restrict_the_list_to_the_other_items(folder):
+    loaded = load(folder)
+    full, scores = loaded.recommend([[1, 2]], k=BEAMS)
+    ranked = [item for item in full[0].tolist() if item not in (2, full[0, 0])]
+    denied, _ = loaded.recommend([[1, 2]], k=BEAMS, deny=[int(full[0, 0]), 2])
+    assert not {2, int(full[0, 0])} & set(denied[0].tolist())
+    # Removing items lets others in; the order of the rest does not change.
+    kept = [item for item in denied[0].tolist() if item in ranked]
+    assert kept == ranked
+    wanted = set(ranked[:3])
+    allowed, scores = loaded.recommend(
+        [[1, 2]], k=5, allow=sorted(wanted), deny=[ranked[1]]
+    )
+    assert allowed[0].tolist() == [ranked[0], ranked[2], -1, -1, -1]
+    assert scores[0, 2] == np.float32(-1e9)
+    # The next call is not affected.
+    assert loaded.recommend([[1, 2]], k=BEAMS)[0].tolist() == full.tolist()
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"histories": [[]]}, "items is empty"),
+        ({"histories": [[999]]}, "item 999 is not one of"),
+        ({"k": 21}, "k=21: must be from 1 to 20"),
+        ({"deny": ["x"]}, "item 'x' is not in the catalogue"),
+    ],
+)
+def test_invalid_arguments_are_refused(folder, changes, text):
+    with pytest.raises(UserError, match=text):
+        load(folder).recommend(**({"histories": [[1]]} | changes))
+
+
+def test_the_repr_states_task_and_limits(folder):
+    assert repr(Recommender.load(folder)) == (
+        "Recommender(task='seqrec', items=40, max_history=12, max_k=20)"
+    )
