@@ -26,7 +26,7 @@ TIERS = {
     **dict.fromkeys(("files", "manifests", "dropout", "numerics", "tables"), 1),
     **dict.fromkeys(("train", "data", "codes", "rf", "evaluation"), 2),
     **dict.fromkeys(("tokenizer", "retrieval", "graph", "encoders"), 3),
-    "serving": 4,
+    **dict.fromkeys(("serving", "quantize"), 4),
     "pipelines": 5,
     **dict.fromkeys(("reports", "benchmarks", "parity"), 6),
     "launch": 7,

@@ -427,7 +427,7 @@ def bind_t5(
         raise UserError(
             f"config.t5={run} has tokens for {modality} codes of sizes {sizes}; item"
             f" {row} of the catalogue has the code {codes[row, level]} at level"
-            f" {level}: train a T5 on the catalogue, or make it anew with this one"
+            f" {level}: train a T5 on the catalogue, or build it again with this one"
         )
     return Bound(retriever.version(run, model), sizes)
 

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """k-means with greedy k-means++ seeding, in one jitted program.
 
-Vectors flow in, centres flow out; `fit_residual` does so level by level on what the
-levels before left over, which initialises a residual quantizer or, alone, is one.
+Vectors flow in, centres flow out. `fit_residual` clusters level by level the residuals
+of the levels before: it initialises a residual quantizer or, alone, is one.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class KMeans(NamedTuple):
 def squared_distances(
     x: Float[Array, "N D"], centers: Float[Array, "K D"]
 ) -> Float[Array, "N K"]:
-    """Returns |x|^2 + |c|^2 - 2 x.c for all pairs, cut off at zero."""
+    """Returns |x|^2 + |c|^2 - 2 x.c for all pairs, at least zero."""
     norms = jnp.sum(x**2, axis=1)[:, None] + jnp.sum(centers**2, axis=1)[None, :]
     return jnp.maximum(norms - 2 * x @ centers.T, 0)
 
@@ -41,7 +41,7 @@ def cluster_sums(
     """Returns the sum and the number of the vectors of each cluster.
 
     A scatter is faster on a CPU; elsewhere it uses atomics, whose order, and so the
-    rounding, changes from run to run: there a product with the one-hot codes is taken.
+    rounding, changes from run to run: there it is a product with the one-hot codes.
     """
     if jax.default_backend() == "cpu":
         sums = jax.ops.segment_sum(x, codes, num_clusters)
@@ -57,8 +57,8 @@ def _draw(
 ) -> Int[Array, " count"]:
     """Draws rows in proportion to their shares; the last one if all shares are 0.
 
-    By the inverse of the cumulative distribution, so that a row drawn costs one random
-    number: `jax.random.categorical` takes one for every row there is.
+    The cumulative distribution is inverted, so that each draw costs one random number;
+    `jax.random.categorical` takes one for every row.
     """
     mass = jnp.cumsum(shares)
     drawn = jax.random.uniform(key, (count,), shares.dtype) * mass[-1]

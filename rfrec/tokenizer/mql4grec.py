@@ -28,8 +28,8 @@ class Weights(NamedTuple):
     """A model as we hold it, and its shape.
 
     Attributes:
-      params: Of `rqvae.RQVAE`.
-      batch_stats: Of its batch norms; empty without.
+      params: Parameters of `rqvae.RQVAE`.
+      batch_stats: Statistics of its batch norms; empty without.
       input_width: Width of an item vector.
       hidden: Widths of the encoder's hidden layers.
       latent_width: Width of the latent.

@@ -1,10 +1,10 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Residual quantization of one vector: a latent in, its codes and their sum out.
+"""Residual quantization: a latent in, its codes and the sum of their vectors out.
 
-Everything is written for a single vector and mapped over the batch with
+Everything is written for one vector and mapped over the batch with
 `jax.vmap(..., axis_name=BATCH)`; the levels are a `lax.scan`. Only the balanced
-assignment looks at other rows, by gathering the batch's distances over that axis.
+assignment reads other rows: it gathers the distances of the batch over that axis.
 
 With residual r_1 = z, level l picks code k_l with vector q_l = C_l[k_l], and
 r_{l+1} = r_l - q_l (Lee et al., Autoregressive Image Generation using Residual
@@ -88,11 +88,11 @@ class Quantized(NamedTuple):
 
     Attributes:
       codes: Code of each level.
-      output: What the decoder gets: the sum of the code vectors, with the
-        estimator's gradient.
+      output: Input of the decoder: the sum of the code vectors, with the gradient of
+        the estimator.
       codebook_loss: Mean over the width of (sg r - q)^2, for each level.
       commitment_loss: Mean over the width of (r - sg q)^2, for each level.
-      residuals: What entered each level (detached).
+      residuals: Input of each level, without gradient.
     """
 
     codes: Int[Array, "*B Q"]
@@ -173,6 +173,19 @@ def _soft_code(d, codebook, columns, key, temperature):
     return jax.nn.softmax(logits / temperature) @ codebook
 
 
+def _level_inputs(z, codebooks, spec, training, key) -> dict[str, Array]:
+    """Returns what the scan over levels reads, one entry of each array per level."""
+    levels = {"codebook": codebooks}
+    if spec.mask is not None:
+        levels["columns"] = jnp.asarray(spec.mask)
+    if training and spec.balanced:
+        levels["epsilon"] = jnp.asarray(spec.epsilons, z.dtype)
+    if training and spec.estimator == "gumbel":
+        assert key is not None, "gumbel draws noise while training"
+        levels["key"] = jax.random.split(key, len(spec.sizes))
+    return levels
+
+
 def quantize(
     z: Float[Array, " D"],
     codebooks: Float[Array, "Q K D"],
@@ -189,21 +202,14 @@ def quantize(
       z: Latent vector.
       codebooks: Code vectors; levels smaller than K are padded.
       spec: How vectors become codes.
-      training: Whether Sinkhorn and the Gumbel noise apply. Without, every level
-        takes the nearest code.
-      key: Noise of this vector for `gumbel`.
-      temperature: Of the Gumbel softmax, > 0.
+      training: Whether Sinkhorn and the Gumbel noise apply. Otherwise every level takes
+        the nearest code.
+      key: Key of this vector's noise for `gumbel`.
+      temperature: Temperature of the Gumbel softmax, > 0.
       axis_name: Device axis over which the batch is spread.
     """
     soft = training and spec.estimator == "gumbel"
-    levels = {"codebook": codebooks}
-    if spec.mask is not None:
-        levels["columns"] = jnp.asarray(spec.mask)
-    if training and spec.balanced:
-        levels["epsilon"] = jnp.asarray(spec.epsilons, z.dtype)
-    if soft:
-        assert key is not None, "gumbel draws noise while training"
-        levels["key"] = jax.random.split(key, len(spec.sizes))
+    estimator = rotate if spec.estimator == "rotation" else _straight_through
 
     def level(residual, inputs):
         codebook, columns = inputs["codebook"], inputs.get("columns")
@@ -215,9 +221,7 @@ def quantize(
             estimate = q
         else:
             q = codebook[code]
-            estimate = (rotate if spec.estimator == "rotation" else _straight_through)(
-                residual, q
-            )
+            estimate = estimator(residual, q)
         losses = (
             jnp.mean((lax.stop_gradient(residual) - q) ** 2),
             jnp.mean((residual - lax.stop_gradient(q)) ** 2),
@@ -227,13 +231,12 @@ def quantize(
         return residual - step, outputs
 
     _, (codes, q, estimates, codebook_loss, commitment_loss, residuals) = lax.scan(
-        level, z, levels
+        level, z, _level_inputs(z, codebooks, spec, training, key)
     )
     if soft or spec.residual_grad == "stop":
         output = jnp.sum(estimates, axis=0)
     else:
         # Each level's estimate would carry the whole gradient to z: Q times too much.
-        estimator = rotate if spec.estimator == "rotation" else _straight_through
         output = estimator(z, jnp.sum(q, axis=0))
     return Quantized(codes, output, codebook_loss, commitment_loss, residuals)
 
@@ -248,7 +251,7 @@ def quantize_batch(
     temperature: float | Float[Array, ""] = 1.0,
     axis_name: str | None = None,
 ) -> Quantized:
-    """Maps `quantize` over a batch; see there. `keys` holds one key a row."""
+    """Applies `quantize` to each row of a batch; `keys` has one key for each row."""
 
     def one(z, key):
         return quantize(

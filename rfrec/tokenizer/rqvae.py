@@ -3,10 +3,10 @@
 """The RQ-VAE: encoder, residual quantizer, decoder as one Linen module.
 
 Item vectors [B D] flow in; reconstructions, latents and quantized vectors flow out.
-Parameters are plain dicts: `encoder`, `decoder`, and a padded `codebook` [Q K W];
-a codebook that no gradient moves (learned by moving averages, or frozen under a
-projection) lives in the collection `codebook` instead, statistics of normalised inputs
-in `inputs`.
+Parameters are plain dicts: `encoder`, `decoder`, and a padded `codebook` [Q K W]. A
+codebook without a gradient (learned by moving averages, or frozen under a projection)
+is in the collection `codebook` instead; statistics of normalised inputs are in
+`inputs`.
 """
 
 import dataclasses
@@ -75,15 +75,15 @@ def drop_rows(
 ) -> Float[Array, "B D"]:
     """Applies dropout with one key a row.
 
-    Noise that belongs to the row, not to its place on a device, is the same however
-    the batch is spread.
+    The noise depends on the row's key only, not on how a batch is spread over devices.
+
     """
     keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
     return jnp.where(keep, x / (1 - rate), 0)
 
 
 def _product(x, kernel, dimensions, precision=None, preferred_element_type=None):
-    """Multiplies as `nn.Dense` asks, by the product with the fast gradient."""
+    """Multiplies for `nn.Dense`, by the product with the fast gradient."""
     del dimensions, precision, preferred_element_type
     return matmul(x, kernel)
 
@@ -126,7 +126,7 @@ class Mlp(nn.Module):
 
 
 class Output(NamedTuple):
-    """What one pass returns."""
+    """Results of one pass."""
 
     reconstruction: Float[Array, "B D"]
     latents: Float[Array, "B W"]
@@ -207,7 +207,7 @@ class RQVAE(nn.Module):
         training: bool = False,
         keys: Key[Array, " B"] | None = None,
     ) -> Float[Array, "B D"]:
-        """Returns the item vectors that quantized latents stand for."""
+        """Returns the item vectors of quantized latents."""
         x = self.decoder(q, training=training, keys=keys)
         if self.arch.normalize_input:
             x = x * self.deviation.value[None] + self.mean.value[None]
@@ -237,9 +237,9 @@ class RQVAE(nn.Module):
         Args:
           x: Item vectors.
           training: Whether dropout, batch statistics, Sinkhorn and Gumbel noise apply.
-          keys: One key a row, needed while training with noise.
-          temperature: Of the Gumbel softmax.
-          bypass: If true, the decoder gets the latents themselves.
+          keys: One key for each row, required while training with noise.
+          temperature: Temperature of the Gumbel softmax.
+          bypass: If true, the decoder receives the latents themselves.
         """
         split = [None] * 3
         if keys is not None:
@@ -276,12 +276,12 @@ def uniform_codebook(
 def pad_codebooks(
     codebooks: Sequence[Float[Array, "_ W"]], widest: int
 ) -> Float[Array, "Q K W"]:
-    """Stacks codebooks of different sizes, filling up with zeros."""
+    """Stacks codebooks of different sizes, padded with zeros."""
     return jnp.stack([jnp.pad(c, ((0, widest - len(c)), (0, 0))) for c in codebooks])
 
 
 class Averages(NamedTuple):
-    """Moving averages from which an `ema` codebook is made."""
+    """Moving averages of an `ema` codebook: vectors are sums / counts."""
 
     counts: Float[Array, "Q K"]
     sums: Float[Array, "Q K W"]
@@ -302,17 +302,17 @@ def update_averages(
 
     counts and sums follow n <- decay n + (1 - decay) n_batch (van den Oord et al.,
     Neural Discrete Representation Learning, 2017, appendix A.1). A code whose average
-    count falls below `revive_below` is put on a random residual of the global batch,
-    its averages with it, else it would be pulled back at once.
+    count falls below `revive_below` is moved to a random residual of the global batch;
+    its averages are reset, otherwise they would pull it back at once.
 
     Args:
-      averages: Before the step.
-      residuals: What entered each level.
-      codes: What each level chose.
-      decay: In [0, 1).
-      revive_below: Average uses a step; 0 never revives.
+      averages: Averages before the step.
+      residuals: Input of each level.
+      codes: Chosen code of each level.
+      decay: Decay of the averages, in [0, 1).
+      revive_below: Average number of uses in a step; 0 never revives.
       mask: False for codes that do not exist.
-      key: The same on all devices.
+      key: Random key, the same on all devices.
       axis_name: Device axis over which the batch is spread.
 
     Returns:
@@ -327,8 +327,8 @@ def update_averages(
         residuals = jax.lax.all_gather(residuals, axis_name, tiled=True)
     counts = decay * averages.counts + (1 - decay) * counts
     sums = decay * averages.sums + (1 - decay) * sums
-    # What is not used decays as a whole, so its vector stays; before the averages
-    # vanish in rounding they are left as they are.
+    # Both averages of an unused code decay, so its vector stays; before they vanish in
+    # rounding they are kept as they are.
     faded = counts < _FADED
     counts = jnp.where(faded, averages.counts, counts)
     sums = jnp.where(faded[..., None], averages.sums, sums)

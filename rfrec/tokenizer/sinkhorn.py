@@ -3,8 +3,8 @@
 """Balanced assignment of vectors to codes by Sinkhorn's algorithm.
 
 Distances of a batch to one codebook flow in, one code per row flows out. The rows may
-be spread over devices: give their `axis_name` and the result is that of the whole
-batch. Nothing here is differentiated.
+be spread over devices: with their `axis_name` the result is that of the whole batch.
+Nothing here is differentiated.
 """
 
 from typing import NamedTuple
@@ -16,8 +16,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rfrec import numerics
 
-# While scalings stay within exp(+-_MAX_LOG_SCALE) a kernel serves. Kernel entries
-# that underflow are below exp(-87), so what they would add stays below exp(-27).
+# A kernel is used while scalings are within exp(+-_MAX_LOG_SCALE). Kernel entries that
+# underflow are below exp(-87), so their contributions are below exp(-27).
 _MAX_LOG_SCALE = 30.0
 
 
@@ -53,6 +53,61 @@ def center(
     return (d - middle) / (top - middle + 1e-5)
 
 
+class _Problem(NamedTuple):
+    """Scaled distances, columns that exist, and the axis over which rows are spread."""
+
+    logits: Float[Array, "B K"]
+    columns: Bool[Array, " K"] | None
+    axis_name: str | None
+
+    def sum(self, x):
+        """Sums over devices."""
+        return x if self.axis_name is None else lax.psum(x, self.axis_name)
+
+    def max(self, x):
+        """Returns the maximum over devices."""
+        return x if self.axis_name is None else lax.pmax(x, self.axis_name)
+
+    def iterate_logs(self, v: Float[Array, " K"]) -> Potentials:
+        """Scales rows, then columns, in the log domain."""
+        u = jax.nn.logsumexp(self.logits - v[None, :], axis=1)
+        x = self.logits - u[:, None]
+        top = self.max(jnp.max(x, axis=0))
+        v = jnp.log(self.sum(jnp.sum(jnp.exp(x - top[None, :]), axis=0))) + top
+        if self.columns is not None:
+            v = jnp.where(self.columns, v, 0.0)
+        return Potentials(u, v)
+
+    def iterate_kernel(
+        self, done: Int[Array, ""], start: Potentials, iterations: int
+    ) -> tuple[Int[Array, ""], Potentials]:
+        """Scales rows and columns of one kernel until the scalings outgrow it."""
+        kernel = jnp.exp(self.logits - start.u[:, None] - start.v[None, :])
+
+        def iteration(carry):
+            done, a, b, _ = carry
+            new_a = 1 / (kernel @ b)
+            new_b = 1 / self.sum(new_a @ kernel)
+            if self.columns is not None:
+                new_b = jnp.where(self.columns, new_b, 1.0)
+            scale = jnp.maximum(_spread(new_a), _spread(new_b))
+            # NaN compares false: an iteration that broke down is discarded.
+            good = self.max(scale) < _MAX_LOG_SCALE
+            a, b = jnp.where(good, new_a, a), jnp.where(good, new_b, b)
+            return done + good, a, b, good
+
+        done, a, b, _ = lax.while_loop(
+            lambda carry: (carry[0] < iterations) & carry[3],
+            iteration,
+            (done, jnp.ones_like(start.u), jnp.ones_like(start.v), True),
+        )
+        return done, Potentials(start.u - jnp.log(a), start.v - jnp.log(b))
+
+
+def _spread(scaling: Float[Array, " _"]) -> Float[Array, ""]:
+    return jnp.max(jnp.abs(jnp.log(scaling)))
+
+
 def potentials(
     d: Float[Array, "B K"],
     *,
@@ -64,11 +119,11 @@ def potentials(
     """Solves for the dual potentials of a plan with uniform marginals.
 
     Each iteration scales first the rows, then the columns (Cuturi, Sinkhorn Distances,
-    NeurIPS 2013). exp(1 / .003) overflows even float64's useful range in float32, so
-    the potentials live in the log domain and are absorbed into a kernel (Schmitzer,
-    Stabilized Sparse Scaling Algorithms, SIAM J. Sci. Comput. 2019, section 3.1). With
-    it an iteration is two matrix-vector products; when the scalings outgrow it, one
-    iteration is done in the log domain and the kernel is formed anew.
+    NeurIPS 2013). exp(1 / 0.003) overflows float32, so the potentials are kept in the
+    log domain and absorbed into a kernel (Schmitzer, Stabilized Sparse Scaling
+    Algorithms, SIAM J. Sci. Comput. 2019, section 3.1). With the kernel an iteration is
+    two matrix-vector products; when the scalings outgrow it, one iteration is computed
+    in the log domain, and the next kernel is built from its potentials.
 
     Args:
       d: Distances, see `center`.
@@ -80,59 +135,17 @@ def potentials(
     logits = -d / epsilon
     if columns is not None:
         logits = jnp.where(columns[None, :], logits, jnp.finfo(d.dtype).min / 4)
-
-    def psum(x):
-        return x if axis_name is None else lax.psum(x, axis_name)
-
-    def pmax(x):
-        return x if axis_name is None else lax.pmax(x, axis_name)
-
-    def spread(scaling):
-        return jnp.max(jnp.abs(jnp.log(scaling)))
-
-    def column_logsumexp(x):
-        top = pmax(jnp.max(x, axis=0))
-        return jnp.log(psum(jnp.sum(jnp.exp(x - top[None, :]), axis=0))) + top
-
-    def log_iteration(potential):
-        u = jax.nn.logsumexp(logits - potential.v[None, :], axis=1)
-        v = column_logsumexp(logits - u[:, None])
-        if columns is not None:
-            v = jnp.where(columns, v, 0.0)
-        return Potentials(u, v)
-
-    def kernel_iterations(done, potential):
-        kernel = jnp.exp(logits - potential.u[:, None] - potential.v[None, :])
-
-        def iteration(carry):
-            done, a, b, _ = carry
-            new_a = 1 / (kernel @ b)
-            new_b = 1 / psum(new_a @ kernel)
-            if columns is not None:
-                new_b = jnp.where(columns, new_b, 1.0)
-            scale = jnp.maximum(spread(new_a), spread(new_b))
-            # NaN compares false, so an iteration that broke down is not taken.
-            good = pmax(scale) < _MAX_LOG_SCALE
-            a, b = jnp.where(good, new_a, a), jnp.where(good, new_b, b)
-            return done + good, a, b, good
-
-        done, a, b, _ = lax.while_loop(
-            lambda carry: (carry[0] < iterations) & carry[3],
-            iteration,
-            (done, jnp.ones_like(potential.u), jnp.ones_like(potential.v), True),
-        )
-        return done, Potentials(potential.u - jnp.log(a), potential.v - jnp.log(b))
+    problem = _Problem(logits, columns, axis_name)
 
     def absorb(carry):
-        done, potential = kernel_iterations(*carry)
+        done, potential = problem.iterate_kernel(*carry, iterations)
         return lax.cond(
             done < iterations,
-            lambda: (done + 1, log_iteration(potential)),
+            lambda: (done + 1, problem.iterate_logs(potential.v)),
             lambda: (done, potential),
         )
 
-    start = Potentials(jnp.zeros_like(d[:, 0]), jnp.zeros_like(d[0]))
-    start = log_iteration(start)
+    start = problem.iterate_logs(jnp.zeros_like(d[0]))
     _, potential = lax.while_loop(
         lambda carry: carry[0] < iterations, absorb, (jnp.int32(1), start)
     )
@@ -158,7 +171,7 @@ def assign(
 ) -> Int[Array, " B"]:
     """Assigns each row the code with the largest share of its mass in the plan.
 
-    Args and source as for `center` and `potentials`.
+    Arguments and source as for `center` and `potentials`.
     """
     d = center(d, columns=columns, axis_name=axis_name)
     _, v = potentials(
