@@ -5,233 +5,39 @@
 python -m rfrec.launch.summary --runs=FOLDER --out=summary.json
 
 FOLDER/NAME/seed_N is the run of seed N, of a tokenizer or of a graph recommender; all
-runs of one NAME make a row. With --against=NAME, rows of graph recommenders hold a
+runs of one NAME make a row. With --against=NAME, rows of graph recommenders contain a
 paired test against that row too.
 """
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from rfrec import config as cfg
 from rfrec import files
 from rfrec.config import UserError
-from rfrec.evaluation import significance
 from rfrec.launch import cli
-from rfrec.pipelines import seeds
-
-_RUNS = flags.DEFINE_string("runs", None, "Folder of NAME/seed_N run folders.")
-_OUT = flags.DEFINE_string("out", None, "JSON file for the table.")
-_AGAINST = flags.DEFINE_string("against", None, "Row that the others are tested with.")
-
-RULES: cfg.Rules = {"confidence": cfg.within(0.5, 1)}
-
-
-class Kind(NamedTuple):
-    """What a table tells of one kind of run.
-
-    Attributes:
-      figures: `report -> numbers`, those of one run.
-      columns: Title and format of each number that the table shows, by name.
-    """
-
-    figures: Callable[[dict[str, Any]], dict[str, float]]
-    columns: Mapping[str, tuple[str, str]]
+from rfrec.pipelines import options
+from rfrec.reports import seed_table
+from rfrec.reports.seed_table import Options
 
 
 def main(config: ConfigDict, workdir: Path | None) -> None:
     """Reads the reports and prints the table."""
     del workdir
-    cfg.check(config, RULES)
-    if _RUNS.value is None:
-        raise UserError("--runs=FOLDER is needed")
-    folder = Path(_RUNS.value).expanduser()
-    found = {
-        name.name: reports
-        for name in sorted(p for p in folder.glob("*") if p.is_dir())
-        if (reports := read_reports(name))
-    }
-    if not found:
-        raise UserError(f"{folder} holds no NAME/seed_N/report.json")
-    kind = kind_of(found)
-    rows = {
-        name: summarise(reports, config.confidence, kind)
-        for name, reports in found.items()
-    }
-    if _AGAINST.value:
-        add_tests(rows, folder, _AGAINST.value)
-    print(as_markdown(rows, kind))
-    if _OUT.value:
-        files.write_json(Path(_OUT.value), rows)
-
-
-def kind_of(found: dict[str, list[dict[str, Any]]]) -> Kind:
-    """Returns the kind of all runs.
-
-    Raises:
-      UserError: They are of several kinds.
-    """
-    kinds = {report["main"] for runs in found.values() for report in runs}
-    if len(kinds) > 1 or not kinds <= KINDS.keys():
-        raise UserError(
-            f"--runs holds runs of {', '.join(sorted(kinds))}: a table takes those of"
-            f" one of {', '.join(KINDS)}"
-        )
-    return KINDS[kinds.pop()]
-
-
-def add_tests(rows: dict[str, dict[str, Any]], folder: Path, against: str) -> None:
-    """Adds to each row how it differs from one of them, user by user.
-
-    Args:
-      rows: Of `summarise`, by name.
-      folder: Of the runs.
-      against: Name of the row to compare with.
-
-    Raises:
-      UserError: There is no such row, its runs are no graph recommender's, or a row
-        was run on other pairs.
-    """
-    if against not in rows:
-        raise UserError(f"--against={against}: the rows are {', '.join(rows)}")
-    theirs = seeds.read(folder / against)
-    data = seeds.read_data(folder / against)
-    for name, row in rows.items():
-        if name != against:
-            if seeds.read_data(folder / name) != data:
-                raise UserError(
-                    f"--against={against}: the pairs of {name} or their split are"
-                    " others: both need the same data and data.split"
-                )
-            ours = seeds.read(folder / name)
-            row["against"] = {
-                "row": against,
-                "test": seeds.compare(ours, theirs, resamples=1000),
-            }
-
-
-def read_reports(folder: Path) -> list[dict[str, Any]]:
-    """Reads the reports of all seeds in a folder."""
-    return [
-        files.read_json(path, "run that seed again")
-        for path in sorted(folder.glob("seed_*/report.json"))
-    ]
-
-
-def of_tokenizer(report: dict[str, Any]) -> dict[str, float]:
-    """Returns the numbers of one tokenizer run."""
-    before, after = report["codes"]["before"], report["codes"]["after"]
-    numbers = {
-        "conflict_items": before["conflict_items"],
-        "conflict_percent": 100 * before["collision_rate"],
-        "after_repair": after["conflict_items"],
-        "least_used_percent": min(
-            100 * level["used"] / level["size"] for level in report["levels"]
-        ),
-        "least_perplexity": min(level["perplexity"] for level in report["levels"]),
-        "energy_left": report["energy_left"],
-        "seconds": report["seconds"],
-    }
-    chosen = report.get("models", {}).get(report["config"]["codes"]["checkpoint"])
-    if chosen:
-        numbers["held_out_energy_left"] = chosen["held_out_energy_left"]
-    return numbers
-
-
-def of_recommender(report: dict[str, Any]) -> dict[str, float]:
-    """Returns the numbers of one run of a graph recommender."""
-    test, valid = (report[part]["metrics"]["all"] for part in ("test", "valid"))
-    numbers = {name: test[name]["mean"] for name in _RANKING}
-    numbers["valid_recall@20"] = valid["recall@20"]["mean"]
-    for name in ("best_epoch", "epochs", "seconds_per_epoch"):
-        if name in report:
-            numbers[name] = report[name]
-    if "ratio" in report["choice"]:
-        numbers["ratio"] = report["choice"]["ratio"]
-    for name in ("rf_error", "rf_error_heldout", "rf_error_heldout_linear"):
-        if name in report["numbers"]:
-            numbers[name] = report["numbers"][name]
-    return numbers
-
-
-_RANKING = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
-KINDS: Mapping[str, Kind] = {
-    "rqvae": Kind(
-        of_tokenizer,
-        {
-            "conflict_items": ("conflict items", ".1f"),
-            "conflict_percent": ("%", ".2f"),
-            "after_repair": ("after repair", ".0f"),
-            "least_used_percent": ("least used level, %", ".1f"),
-            "energy_left": ("energy left", ".3f"),
-            "held_out_energy_left": ("held out", ".3f"),
-            "seconds": ("s", ".0f"),
-        },
-    ),
-    "gume": Kind(
-        of_recommender,
-        {
-            "recall@10": ("Recall@10", ".4f"),
-            "recall@20": ("Recall@20", ".4f"),
-            "ndcg@10": ("NDCG@10", ".4f"),
-            "ndcg@20": ("NDCG@20", ".4f"),
-            "rf_error_heldout": ("error held out", ".3f"),
-            "ratio": ("ratio", ".2f"),
-            "best_epoch": ("best epoch", ".1f"),
-            "seconds_per_epoch": ("s/epoch", ".1f"),
-        },
-    ),
-}
-
-
-def summarise(
-    reports: list[dict[str, Any]], confidence: float, kind: Kind
-) -> dict[str, Any]:
-    """Returns for each number its mean and the half width of its t interval.
-
-    Args:
-      reports: Of runs that differ in their seed.
-      confidence: Of the interval.
-      kind: Of the runs.
-    """
-    runs = [kind.figures(report) for report in reports]
-    row: dict[str, Any] = {
-        "seeds": [report["seed"] for report in reports],
-        "device": reports[0]["device"],
-    }
-    for name in runs[0]:
-        values = np.array([run[name] for run in runs], float)
-        mean, half = significance.over_seeds(values, level=confidence)
-        row[name] = {"mean": mean, "half_width": half}
-    return row
-
-
-def as_markdown(rows: dict[str, dict[str, Any]], kind: Kind) -> str:
-    """Formats rows of `summarise` as a table."""
-    columns = {
-        name: shown
-        for name, shown in kind.columns.items()
-        if any(name in row for row in rows.values())
-    }
-    head = ["run", "seeds", *(title for title, _ in columns.values())]
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for name, row in rows.items():
-        cells = [name, str(len(row["seeds"]))]
-        for key, (_, form) in columns.items():
-            value = row.get(key)
-            if value is None:
-                cells.append("–")
-                continue
-            half = value["half_width"]
-            spread = "" if half is None else f" ± {half:{form}}"
-            cells.append(f"{value['mean']:{form}}{spread}")
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    options.check(config, Options)
+    folder, out = cli.folder_flag("runs"), cli.folder_flag("out")
+    if folder is None:
+        raise UserError("--runs is required: the folder that contains NAME/seed_N")
+    against = flags.FLAGS["against"].value
+    rows, kind = seed_table.build_rows(folder, config.confidence, against)
+    print(seed_table.as_markdown(rows, kind))
+    if out is not None:
+        files.write_json(out, rows)
 
 
 if __name__ == "__main__":
+    flags.DEFINE_string("runs", None, "Folder that contains the folders NAME/seed_N.")
+    flags.DEFINE_string("out", None, "JSON file for the table.")
+    flags.DEFINE_string("against", None, "Baseline row of the paired tests.")
     cli.config_main(main, "summary", workdir=False)

@@ -31,6 +31,7 @@ PIPELINES: Mapping[str, str] = {
     "features": "rfrec.pipelines.features:run",
     "fuse": "rfrec.pipelines.hybrid:run",
     "grow": "rfrec.pipelines.catalogue:run",
+    "gume": "rfrec.pipelines.graph:run",
     "recommend": "rfrec.pipelines.recommend:evaluate",
     "rqvae": "rfrec.pipelines.tokenizer:run",
     "sasrec": "rfrec.pipelines.sasrec:run",

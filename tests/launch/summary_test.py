@@ -11,11 +11,11 @@ import pytest
 from scipy import stats
 
 from rfrec.config import UserError
-from rfrec.launch import summary
 from rfrec.pipelines import graph_report
+from rfrec.reports import seed_table
 from tests.support import commands
 
-TOKENIZER = summary.KINDS["rqvae"]
+TOKENIZER = seed_table.KINDS["rqvae"]
 
 
 def report(conflicts: int, seed: int) -> dict:
@@ -39,7 +39,7 @@ def report(conflicts: int, seed: int) -> dict:
 
 def test_interval_is_that_of_students_t():
     values = [3, 5, 10]
-    row = summary.summarise(
+    row = seed_table.summarise(
         [report(v, i) for i, v in enumerate(values)], 0.9, TOKENIZER
     )
     low, high = stats.t.interval(
@@ -51,9 +51,9 @@ def test_interval_is_that_of_students_t():
 
 
 def test_one_seed_has_no_interval():
-    row = summary.summarise([report(3, 0)], 0.95, TOKENIZER)
+    row = seed_table.summarise([report(3, 0)], 0.95, TOKENIZER)
     assert row["conflict_items"] == {"mean": 3, "half_width": None}
-    text = summary.as_markdown({"a": row}, TOKENIZER)
+    text = seed_table.as_markdown({"a": row}, TOKENIZER)
     assert "| a | 1 | 3.0 |" in text
 
 
@@ -62,7 +62,7 @@ def test_damaged_report_is_named(tmp_path):
     folder.mkdir()
     (folder / "report.json").write_text(json.dumps(report(1, 0))[:-5])
     with pytest.raises(UserError, match="seed_0/report.json is damaged"):
-        summary.read_reports(tmp_path)
+        seed_table.read_reports(tmp_path)
 
 
 def graph_run(folder, seed, recall, pairs="one"):
@@ -124,9 +124,9 @@ def test_tables_that_cannot_be_made_are_refused(tmp_path):
     assert done.returncode and "--against=flow: the rows are alone" in done.stderr
     graph_run(tmp_path / "split", 0, np.ones(6), pairs="another")
     done = table(tmp_path, "--against=alone")
-    assert done.returncode and "the pairs of split or their split" in done.stderr
+    assert done.returncode and "split has other pairs" in done.stderr
     other = tmp_path / "tokenizer" / "seed_0"
     other.mkdir(parents=True)
     (other / "report.json").write_text(json.dumps(report(1, 0)))
     done = table(tmp_path)
-    assert done.returncode and "runs of gume, rqvae: a table takes" in done.stderr
+    assert done.returncode and "runs of gume, rqvae: a table is made" in done.stderr
