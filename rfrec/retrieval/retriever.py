@@ -95,9 +95,9 @@ class GenerativeRetriever:
         Args:
           codes: Codes of the items [N, Q], a row per item, one code per level; -1 in a
             whole row for an item without codes, which is never recommended. Codes of
-            two modalities are given by name: `{"text": codes, "image": codes}`; each is
-            trained on, as the tasks `seqrec` and `seqimage`. Lists are made by the first
-            task, or by the one of `eval={"task": "seqimage"}`.
+            two modalities are given by name: `{"text": codes, "image": codes}`; they
+            are trained as the tasks `seqrec` and `seqimage`. The first task makes the
+            lists, or that of `eval={"task": "seqimage"}`.
           seed: Seed of initialisation, order and dropout.
           **options: Options by the names of their fields in
             `rfrec.retrieval.options.Options`, for example `d_model`, `num_layers`,
