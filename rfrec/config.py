@@ -198,15 +198,15 @@ def section(options: Any) -> ConfigDict:
       options: Dataclass, or an instance whose values become the defaults. Fields that
         are dataclasses become sections; fields annotated `X | None` may be None.
     """
-    made = ConfigDict()
+    config = ConfigDict()
     for name, kind, value in _fields(options):
         if dataclasses.is_dataclass(kind):
-            made[name] = section(value)
+            config[name] = section(value)
         elif _is_union(kind):
-            made[name] = optional(_plain_type(kind), _convert(kind, value))
+            config[name] = optional(_plain_type(kind), _convert(kind, value))
         else:
-            made[name] = _convert(kind, value)
-    return made
+            config[name] = _convert(kind, value)
+    return config
 
 
 def rules(options: Any, prefix: str = "") -> dict[str, Rule]:
@@ -216,19 +216,19 @@ def rules(options: Any, prefix: str = "") -> dict[str, Rule]:
       options: Dataclass or instance.
       prefix: Put before each key, as in `"codebook."`.
     """
-    found: dict[str, Rule] = {}
+    by_key: dict[str, Rule] = {}
     declared = {f.name: f.metadata.get("rule") for f in dataclasses.fields(options)}
     for name, kind, value in _fields(options):
         key = prefix + name
         if dataclasses.is_dataclass(kind):
-            found |= rules(value, f"{key}.")
+            by_key |= rules(value, f"{key}.")
         elif declared[name] is not None:
-            found[key] = declared[name]
+            by_key[key] = declared[name]
         elif choices := _choices(kind):
-            found[key] = one_of(*choices)
+            by_key[key] = one_of(*choices)
         elif bool in (kind, *typing.get_args(kind)):
-            found[key] = boolean()
-    return found
+            by_key[key] = boolean()
+    return by_key
 
 
 def parse(options: type[_Options] | _Options, section: ConfigDict) -> _Options:
@@ -301,11 +301,10 @@ def _attributes(docstring: str) -> dict[str, str]:
 def _fields(options: Any) -> list[tuple[str, Any, Any]]:
     """Returns name, type and value (of a class: default) of each field."""
     kind = options if isinstance(options, type) else type(options)
-    made = options() if isinstance(options, type) else options
+    instance = options() if isinstance(options, type) else options
     hints = typing.get_type_hints(kind)
-    return [
-        (f.name, hints[f.name], getattr(made, f.name)) for f in dataclasses.fields(kind)
-    ]
+    names = [field.name for field in dataclasses.fields(kind)]
+    return [(name, hints[name], getattr(instance, name)) for name in names]
 
 
 def _is_union(kind: Any) -> bool:
@@ -351,16 +350,16 @@ def _replace(options: Any, name: str, value: Any) -> Any:
             new = _accept(name, kind, current, value, rules(options).get(name))
             return dataclasses.replace(options, **{name: new})
     keys = [key for key, _ in _flatten(options)]
-    found = [key for key in keys if key.rpartition(".")[2] == name]
-    if not found:
+    matching = [key for key in keys if key.rpartition(".")[2] == name]
+    if not matching:
         known = {key.rpartition(".")[2] for key in keys}
         raise UserError(unknown("option", name, known))
-    if len(found) > 1:
+    outer = matching[0].partition(".")[0]
+    if len(matching) > 1:
         raise UserError(
-            f"option {name!r} is ambiguous ({', '.join(found)}); pass it as"
-            f" {found[0].partition('.')[0]}={{{name!r}: ...}}"
+            f"option {name!r} is ambiguous ({', '.join(matching)}); pass it as"
+            f" {outer}={{{name!r}: ...}}"
         )
-    outer = found[0].partition(".")[0]
     inner = _replace(getattr(options, outer), name, value)
     return dataclasses.replace(options, **{outer: inner})
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""How often items occur in training in; groups of items, or of users by target, out."""
+"""Groups of items, or of users by their target, by popularity in training."""
 
 from typing import NamedTuple
 
@@ -11,13 +11,13 @@ from rfrec.config import UserError
 
 
 class Groups(NamedTuple):
-    """Users by their target item.
+    """Users by the popularity of their target item.
 
     Attributes:
       cold: Users whose target occurs in training at most `cold_most` times.
       popular: Users whose target occurs at least `popular_least` times and is not cold.
-      cold_most: Largest number of occurrences of a cold item.
-      popular_least: Smallest number of occurrences of a popular item.
+      cold_most: Maximum number of occurrences of a cold item.
+      popular_least: Minimum number of occurrences of a popular item.
     """
 
     cold: Bool[np.ndarray, " U"]
@@ -26,7 +26,7 @@ class Groups(NamedTuple):
     popular_least: int
 
     def members(self) -> dict[str, Bool[np.ndarray, " U"]]:
-        """Returns the groups of a report by name; `warm` is all that is not cold."""
+        """Returns the groups of a report by name; `warm` users are those not cold."""
         return {"cold": self.cold, "warm": ~self.cold, "popular": self.popular}
 
 
@@ -34,11 +34,11 @@ class ItemGroups(NamedTuple):
     """Items by how often they occur in training.
 
     Attributes:
-      cold: Occur at most `cold_most` times.
-      tail: The long tail: all but the head, cold items included.
-      head: All others.
-      cold_most: Largest number of occurrences of a cold item.
-      head_least: Smallest number of occurrences of an item of the head.
+      cold: Items that occur at most `cold_most` times.
+      tail: Long tail: all items but the head, cold items included.
+      head: Items that occur at least `head_least` times and are not cold.
+      cold_most: Maximum number of occurrences of a cold item.
+      head_least: Minimum number of occurrences of an item of the head.
     """
 
     cold: Bool[np.ndarray, " N"]
@@ -62,16 +62,16 @@ def by_popularity(
 ) -> Groups:
     """Splits users by how often their target item occurs in training.
 
-    The items of the whole catalogue are sorted by their number of occurrences. The
-    last `share` of them are cold and the first `share` popular. Items that occur as
-    often as the last one taken are taken too, so that no order of ties decides, and a
-    group can hold more than its share. Users in between belong to neither.
+    The items of the catalogue are sorted by their number of occurrences. The last
+    `share` of them are cold and the first `share` popular. Items that occur as often as
+    the last one of a group belong to it too, so that the order of ties does not matter
+    and a group can contain more than its share. Other users belong to neither.
 
     Args:
-      targets: One item for each user.
-      counts: Occurrences in training of each item.
-      share: Of the catalogue, in (0, 0.5].
-      cold_below: If given, cold are the items that occur fewer than so many times.
+      targets: Target item of each user.
+      counts: Number of occurrences in training of each item.
+      share: Share of the catalogue, in (0, 0.5].
+      cold_below: Items with fewer occurrences are cold; None uses `share`.
 
     Raises:
       UserError: `share` or `cold_below` is out of range.
@@ -90,13 +90,13 @@ def of_items(
 ) -> ItemGroups:
     """Splits items by how often they occur in training.
 
-    The head is the first `share` of the catalogue by occurrences, the tail the rest,
-    of which the last `share` is cold; ties as of `by_popularity`.
+    The head is the first `share` of the catalogue by occurrences and the tail the rest,
+    of which the last `share` is cold; ties as in `by_popularity`.
 
     Args:
-      counts: Occurrences in training of each item.
-      share: Of the catalogue, in (0, 0.5].
-      cold_below: If given, cold are the items that occur fewer than so many times.
+      counts: Number of occurrences in training of each item.
+      share: Share of the catalogue, in (0, 0.5].
+      cold_below: Items with fewer occurrences are cold; None uses `share`.
 
     Raises:
       UserError: `share` or `cold_below` is out of range.
@@ -110,7 +110,7 @@ def of_items(
 def _bounds(
     counts: Int[np.ndarray, " N"], share: float, cold_below: int | None
 ) -> tuple[int, int]:
-    """Returns the most occurrences of a cold item, the least of a popular one."""
+    """Returns the maximum occurrences of a cold item, the minimum of a popular one."""
     if not 0 < share <= 0.5:
         raise UserError(f"share of cold items {share}: must be above 0 and at most 0.5")
     if cold_below is not None and cold_below < 1:

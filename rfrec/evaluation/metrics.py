@@ -1,10 +1,10 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Ranked lists and relevant items in; one value for each user out.
+"""Metrics of ranked lists, one value for each user, in float64 NumPy.
 
-A list is a row of item numbers, best first. A mask, or the number -1, says which
-entries are no items; they keep their rank and never hit. Values of users without a
-relevant item, which no metric defines, are NaN. Everything is float64 NumPy.
+A list is a row of items, best first. Entries that are masked or -1 are no items: they
+keep their rank and are never hits. Metrics are not defined for users without a relevant
+item; their value is NaN.
 """
 
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ from jaxtyping import Bool, Float, Int
 
 from rfrec.config import UserError
 
-# Users whose pairs of items are compared at a time.
+# Number of users whose pairs of items are compared at a time.
 _BLOCK = 512
 
 
 class Matches(NamedTuple):
-    """Where the lists hit.
+    """Relevant items in ranked lists.
 
     Attributes:
-      hit: Whether a rank holds a relevant item; of an item that is listed twice only
+      hit: Whether the item at a rank is relevant; of an item that is listed twice only
         the first rank counts.
       relevant: Number of distinct relevant items.
     """
@@ -39,15 +39,15 @@ def match(
 ) -> Matches:
     """Finds the relevant items in ranked lists.
 
-    Codes are ranked in the same way as items: give the number of each code.
+    Codes are matched in the same way as items, by the number of each code.
 
     Args:
-      ranked: Items, best first; negative ones are no items.
-      relevant: One item for each user, or rows of items padded with -1.
-      valid: Which entries of `ranked` count; all by default.
+      ranked: Items, best first; negative numbers are no items.
+      relevant: Relevant item of each user, or rows of items padded with -1.
+      valid: Entries of `ranked` that count; None counts all.
 
     Returns:
-      The hits, from which every metric follows.
+      The hits, from which every metric is computed.
     """
     num_users = len(ranked)
     relevant = relevant.reshape(num_users, -1).astype(np.int64)
@@ -55,10 +55,10 @@ def match(
     span = max(int(ranked.max(initial=0)), int(relevant.max(initial=0))) + 1
     users = np.arange(num_users, dtype=np.int64)[:, None] * span
     wanted = np.unique((users + relevant)[relevant >= 0])
-    places = np.flatnonzero(counted.ravel())
-    keys, first = np.unique((users + ranked).ravel()[places], return_index=True)
+    positions = np.flatnonzero(counted.ravel())
+    keys, first = np.unique((users + ranked).ravel()[positions], return_index=True)
     hit = np.zeros(ranked.size, bool)
-    hit[places[first]] = np.isin(keys, wanted, assume_unique=True)
+    hit[positions[first]] = np.isin(keys, wanted, assume_unique=True)
     number = np.bincount(wanted // span, minlength=num_users)
     return Matches(hit.reshape(ranked.shape), number)
 
@@ -68,12 +68,12 @@ def match_rows(
     indptr: Int[np.ndarray, " U1"],
     items: Int[np.ndarray, " E"],
 ) -> Matches:
-    """Finds the relevant items, as `match` does, where users have many.
+    """Finds the relevant items, like `match`, for users with many of them.
 
     Args:
-      ranked: Items, best first, none twice for a user; negative ones are no items.
+      ranked: Items, best first, each at most once; negative numbers are no items.
       indptr: User u's relevant items are `items[indptr[u] : indptr[u + 1]]`.
-      items: Ascending within a user, each once.
+      items: Relevant items, ascending within a user, each once.
     """
     number = np.diff(indptr)
     if not len(items):
@@ -82,8 +82,8 @@ def match_rows(
     users = np.arange(len(ranked), dtype=np.int64)
     wanted = np.repeat(users, number) * span + items
     keys = users[:, None] * span + ranked
-    place = np.searchsorted(wanted, keys).clip(max=len(wanted) - 1)
-    return Matches((wanted[place] == keys) & (ranked >= 0), number)
+    index = np.searchsorted(wanted, keys).clip(max=len(wanted) - 1)
+    return Matches((wanted[index] == keys) & (ranked >= 0), number)
 
 
 def restrict(
@@ -94,12 +94,13 @@ def restrict(
     """Keeps the relevant items that belong to a group of items.
 
     Args:
-      indptr: As of `match_rows`.
-      items: As of `match_rows`.
-      members: Which items of the catalogue belong.
+      indptr: Boundaries of the users, as in `match_rows`.
+      items: Relevant items, as in `match_rows`.
+      members: Items of the catalogue that belong to the group.
 
     Returns:
-      Rows as of `match_rows`; a user who has none left has no value in any metric.
+      The same two arrays for the group. Metrics of a user without a relevant item in
+      it are NaN.
     """
     kept = members[items]
     before = np.concatenate([[0], np.cumsum(kept)])
@@ -113,8 +114,8 @@ def hit_rate(matches: Matches, k: int) -> Float[np.ndarray, " U"]:
 
 def recall(matches: Matches, k: int) -> Float[np.ndarray, " U"]:
     """Returns the share of the relevant items that are among the first k."""
-    found = matches.hit[:, :k].sum(axis=1)
-    return _defined(found / np.maximum(matches.relevant, 1), matches)
+    hits = matches.hit[:, :k].sum(axis=1)
+    return _defined(hits / np.maximum(matches.relevant, 1), matches)
 
 
 def precision(matches: Matches, k: int) -> Float[np.ndarray, " U"]:
@@ -126,13 +127,13 @@ def ndcg(matches: Matches, k: int) -> Float[np.ndarray, " U"]:
     """Returns the discounted gain of the first k over that of the best list.
 
     Relevance is 0 or 1 and rank r is discounted by log2(r + 1) (Jarvelin & Kekalainen
-    2002). The best list holds min(k, relevant) relevant items first.
+    2002). The best list begins with min(k, relevant) relevant items.
     """
     gain = 1.0 / np.log2(np.arange(2, max(k, 1) + 2))
     hit = matches.hit[:, :k]
     best = np.concatenate([[0.0], np.cumsum(gain)])[np.minimum(matches.relevant, k)]
-    found = hit @ gain[: hit.shape[1]]
-    return _defined(found / np.where(best > 0, best, 1.0), matches)
+    total = hit @ gain[: hit.shape[1]]
+    return _defined(total / np.where(best > 0, best, 1.0), matches)
 
 
 def average_precision(matches: Matches, k: int) -> Float[np.ndarray, " U"]:
@@ -172,12 +173,12 @@ def per_user(
     """Computes metrics by name.
 
     Args:
-      matches: Of the lists.
-      names: `hr@10`, `recall@20`, `precision@5`, `ndcg@10`, `map@10`, `mrr@10`; without
-        a cut-off, as in `mrr`, the whole list counts.
+      matches: Hits of the lists.
+      names: Names such as `hr@10`, `recall@20`, `precision@5`, `ndcg@10`, `map@10` and
+        `mrr@10`. Without a cut-off, as in `mrr`, the whole list counts.
 
     Raises:
-      UserError: A name is not of this form.
+      UserError: A metric does not exist or a cut-off is wrong.
     """
     values = {}
     for name in names:
@@ -196,8 +197,8 @@ def coverage(ranked: Int[np.ndarray, "U K"], num_items: int, k: int) -> float:
     """Returns the share of the catalogue that is in the first k of any user's list.
 
     Args:
-      ranked: Items; negative ones are no items.
-      num_items: Of the catalogue, at least 1.
+      ranked: Items; negative numbers are no items.
+      num_items: Number of items in the catalogue, at least 1.
       k: Cut-off, at least 1.
     """
     shown = ranked[:, :k]
@@ -209,13 +210,13 @@ def vector_distance(
 ) -> Float[np.ndarray, " U"]:
     """Returns the mean cosine distance between the items of each list.
 
-    Over all pairs of the first k; a zero vector has distance 1 to every other. It
-    follows from the sum of the unit vectors, without the pairs: the squared length of
-    the sum is the sum of all products.
+    The mean is over all pairs of the first k items; a zero vector has distance 1 to all
+    others. It is computed without the pairs: the squared length of the sum of the unit
+    vectors is the sum of all products.
 
     Args:
-      ranked: Items; negative ones are no items.
-      vectors: Of the items.
+      ranked: Items; negative numbers are no items.
+      vectors: Vectors of the items.
       k: Cut-off.
 
     Returns:
@@ -240,8 +241,8 @@ def code_distance(
     """Returns the mean share of levels in which the codes of two listed items differ.
 
     Args:
-      ranked: Items; negative ones are no items.
-      codes: Of the items.
+      ranked: Items; negative numbers are no items.
+      codes: Codes of the items.
       k: Cut-off.
 
     Returns:

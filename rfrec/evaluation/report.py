@@ -1,6 +1,6 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Lists and targets in; the table of a report out: means, intervals, subgroups."""
+"""Tables of a report: means, intervals and groups of users."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,11 +11,9 @@ from jaxtyping import Bool, Float, Int
 from rfrec.evaluation import groups, metrics, significance
 from rfrec.evaluation.ranking import Lists
 
-# What every report of a retrieval system tells.
+# Metrics in every report of a retrieval system.
 NAMES = ("hr@1", "hr@5", "hr@10", "ndcg@5", "ndcg@10", "mrr")
-
-
-# What a report of a graph recommender tells, whose users have several relevant items.
+# Metrics in a report of a graph recommender, whose users have several relevant items.
 PAIR_NAMES = tuple(
     f"{metric}@{k}"
     for metric in ("recall", "ndcg", "precision", "map")
@@ -36,10 +34,10 @@ def summarize(
     """Averages values over all users, and over groups of them.
 
     Args:
-      values: One for each user, by the name of the metric; NaN is left out.
-      users: Members of each group; `all` is always told.
-      resamples: Of the bootstrap.
-      seed: Of the bootstrap.
+      values: Values of each user by metric; NaN is left out.
+      users: Members of each group; the group `all` is added.
+      resamples: Number of resamples of the bootstrap.
+      seed: Seed of the bootstrap.
 
     Returns:
       For each group the number of users, and for each metric mean, low and high.
@@ -50,8 +48,8 @@ def summarize(
     for group, mask in members.items():
         table[group] = {"users": int(mask.sum())}
         for name, value in values.items():
-            found = significance.interval(value[mask], resamples=resamples, seed=seed)
-            row = found._asdict()
+            mean = significance.interval(value[mask], resamples=resamples, seed=seed)
+            row = mean._asdict()
             row.pop("users")
             table[group][name] = row
     return table
@@ -70,30 +68,30 @@ def evaluate(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Evaluates lists by item, for all users and for cold, warm and popular targets.
+    """Evaluates lists of users with one relevant item, for all users and by group.
 
     Args:
-      lists: Of all users.
-      targets: The one relevant item of each user.
-      counts: Occurrences of each item in training.
-      vectors: Of the items, for the diversity within lists.
-      codes: Of the items, for the diversity if there are no vectors.
-      cutoff: Of coverage and diversity.
-      cold_share: Of the catalogue, as of `groups.by_popularity`.
-      cold_below: As of `groups.by_popularity`.
-      resamples: Of the bootstrap.
-      seed: Of the bootstrap.
+      lists: Lists of all users.
+      targets: Relevant item of each user.
+      counts: Number of occurrences of each item in training.
+      vectors: Vectors of the items, for the diversity within lists.
+      codes: Codes of the items, for the diversity if there are no vectors.
+      cutoff: Cut-off of coverage and diversity.
+      cold_share: Share of the catalogue, see `groups.by_popularity`.
+      cold_below: Bound of cold items, see `groups.by_popularity`.
+      resamples: Number of resamples of the bootstrap.
+      seed: Seed of the bootstrap.
 
     Returns:
       `metrics`: the table of `summarize`; `groups`: the bounds of the groups;
       `coverage@k`; `diversity@k` if there are vectors or codes.
     """
-    found = metrics.match(lists.items, targets)
+    matches = metrics.match(lists.items, targets)
     split = groups.by_popularity(
         targets, counts, share=cold_share, cold_below=cold_below
     )
     table = summarize(
-        metrics.per_user(found, NAMES),
+        metrics.per_user(matches, NAMES),
         split.members(),
         resamples=resamples,
         seed=seed,
@@ -106,8 +104,8 @@ def evaluate(
     }
     if vectors is not None or codes is not None:
         kind, within = _distances(lists, vectors, codes, cutoff)
-        told = significance.interval(within, resamples=resamples, seed=seed)
-        result[f"diversity@{cutoff}"] = {"distance": kind, **told._asdict()}
+        mean = significance.interval(within, resamples=resamples, seed=seed)
+        result[f"diversity@{cutoff}"] = {"distance": kind, **mean._asdict()}
     return result
 
 
@@ -119,17 +117,17 @@ def differences(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
-    """Tells what lists gain over others, paired by user, by item.
+    """Returns the differences between lists and others of the same users.
 
     Args:
-      ours: Of all users.
+      ours: Lists of all users.
       others: Lists of the same users, by name.
-      targets: The one relevant item of each user.
-      resamples: Of the bootstrap.
-      seed: Of the bootstrap.
+      targets: Relevant item of each user.
+      resamples: Number of resamples of the bootstrap.
+      seed: Seed of the bootstrap.
 
     Returns:
-      For each of the others, mean and interval of `ours - theirs` of every metric.
+      For each of the others, mean and interval of `ours - theirs` by metric.
     """
 
     def values(lists: Lists) -> dict[str, Float[np.ndarray, " U"]]:
@@ -148,14 +146,14 @@ def differences(
 
 
 def _distances(lists: Lists, vectors, codes, cutoff: int):
-    """Returns the kind of distance, and its mean within the list of each user."""
+    """Returns the kind of distance, and its mean within each user's list."""
     if vectors is not None:
         return "cosine", metrics.vector_distance(lists.items, vectors, cutoff)
     return "codes", metrics.code_distance(lists.items, codes, cutoff)
 
 
 def means(matches: metrics.Matches, names: tuple[str, ...] = NAMES) -> dict[str, float]:
-    """Averages metrics over the users that have a relevant item."""
+    """Returns means of metrics over the users with a relevant item."""
     values = metrics.per_user(matches, names)
     return {name: float(np.nanmean(value)) for name, value in values.items()}
 
@@ -172,21 +170,21 @@ def evaluate_pairs(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Evaluates lists of users who may have many relevant items.
+    """Evaluates lists of users who may have several relevant items.
 
-    In a group of items only its members count as relevant, in lists that hold all
-    items; users without one are left out there.
+    In a group of items only its members are relevant, but lists contain all items;
+    users without a relevant item in the group are left out.
 
     Args:
-      lists: Of all users.
+      lists: Lists of all users.
       positives: Relevant items of each user.
-      counts: Occurrences of each item in training.
-      names: Of the metrics, as of `metrics.per_user`.
-      cutoff: Of coverage.
-      share: As of `groups.of_items`.
-      cold_below: As of `groups.of_items`.
-      resamples: Of the bootstrap.
-      seed: Of the bootstrap.
+      counts: Number of occurrences of each item in training.
+      names: Names of the metrics, see `metrics.per_user`.
+      cutoff: Cut-off of coverage.
+      share: Share of the catalogue, see `groups.of_items`.
+      cold_below: Bound of cold items, see `groups.of_items`.
+      resamples: Number of resamples of the bootstrap.
+      seed: Seed of the bootstrap.
 
     Returns:
       `metrics`: for `all`, `cold`, `tail` and `head` the number of users and of their
@@ -200,9 +198,9 @@ def evaluate_pairs(
     table: dict[str, dict[str, Any]] = {}
     for group, (indptr, items) in chosen.items():
         values = metrics.per_user(metrics.match_rows(lists.items, indptr, items), names)
-        told = summarize(values, resamples=resamples, seed=seed)["all"]
+        row = summarize(values, resamples=resamples, seed=seed)["all"]
         users = int(np.sum(np.diff(indptr) > 0))
-        table[group] = told | {"users": users, "positives": len(items)}
+        table[group] = row | {"users": users, "positives": len(items)}
     return {
         "metrics": table,
         "groups": {

@@ -28,6 +28,7 @@ from rfrec.rf import settings as rf_settings
 # they are used: a command does not wait for the dependencies of the others.
 PIPELINES: Mapping[str, str] = {
     "codes": "rfrec.pipelines.tokenizer:export",
+    "export": "rfrec.pipelines.export:export_run",
     "features": "rfrec.pipelines.features:run",
     "fuse": "rfrec.pipelines.hybrid:run",
     "grow": "rfrec.pipelines.catalogue:run",

@@ -23,9 +23,8 @@ def test_the_lists_are_those_of_a_sort(masked, block):
     scores = np.random.default_rng(0).normal(size=(23, 40)).astype(np.float32)
     indptr, items = histories(23, 40)
     seen = (indptr, items) if masked else None
-    lists = ranking.rank_catalogue(
-        lambda users: jnp.asarray(scores[users]), 23, k=7, block=block, seen=seen
-    )
+    items_as_axes = np.eye(40, dtype=np.float32)
+    lists = ranking.rank_products(scores, items_as_axes, k=7, block=block, seen=seen)
     for user in range(23):
         wanted = np.argsort(-scores[user])
         if masked:
@@ -62,8 +61,8 @@ def test_products_are_ranked_as_their_scores(block):
     rng = np.random.default_rng(0)
     users, items = (rng.normal(size=(n, 6)).astype(np.float32) for n in (23, 40))
     seen = histories(23, 40)
-    wanted = ranking.rank_catalogue(
-        lambda rows: jnp.asarray((users @ items.T)[rows]), 23, k=7, seen=seen
+    wanted = ranking.rank_products(
+        users @ items.T, np.eye(40, dtype=np.float32), k=7, seen=seen
     )
     found = ranking.rank_products(
         jnp.asarray(users), jnp.asarray(items), k=7, block=block, seen=seen
