@@ -144,22 +144,6 @@ def boolean() -> Rule:
     return Rule(lambda v: isinstance(v, bool), "True or False")
 
 
-# Of every main that trains.
-TRAINING_RULES: Rules = {
-    "optim.name": one_of("adamw", "adam", "adagrad", "sgd"),
-    "optim.lr": above(0),
-    "optim.schedule": one_of("cosine", "constant"),
-    "optim.min_lr": at_least(0),
-    "optim.weight_decay": at_least(0),
-    "optim.clip_norm": above(0),
-    "train.epochs": whole(1),
-    "train.batch_size": whole(1),
-    "train.eval_every": whole(1),
-    "train.engine": one_of("pmap", "jit"),
-    "train.steps_per_call": whole(1),
-}
-
-
 def option(default: Any, rule: Rule | None = None, *, when: str = "") -> Any:
     """Declares a field of an options dataclass.
 

@@ -55,7 +55,7 @@ def test_names_stand_for_numbers(tmp_path):
 def test_a_damaged_line_is_named(tmp_path, line):
     path = tmp_path / "p.jsonl"
     path.write_text('{"user": "b", "items": [], "scores": []}\n' + line + "\n")
-    with pytest.raises(UserError, match=r"p.jsonl, line 2 is no list of a user") as e:
+    with pytest.raises(UserError, match=r"p.jsonl, line 2 is not the list of a user") as e:
         predictions.read(path)
     assert "\n" not in str(e.value)
 
@@ -68,5 +68,5 @@ def test_missing_empty_and_double_are_told(tmp_path):
     with pytest.raises(UserError, match="is empty"):
         predictions.read(path)
     path.write_text('{"user": "b", "items": [], "scores": []}\n' * 2)
-    with pytest.raises(UserError, match="holds a user twice"):
+    with pytest.raises(UserError, match="contains a user twice"):
         predictions.read(path)

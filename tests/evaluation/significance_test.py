@@ -52,7 +52,7 @@ def test_a_paired_difference_sees_what_separate_intervals_hide():
 
 
 def test_the_values_of_a_pair_belong_to_the_same_users():
-    with pytest.raises(UserError, match="of 3 and 4 users: both systems need the same"):
+    with pytest.raises(UserError, match="3 with 4 users: both systems need the same"):
         significance.difference(np.zeros(3), np.zeros(4))
 
 
