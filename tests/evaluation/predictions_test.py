@@ -55,7 +55,9 @@ def test_names_stand_for_numbers(tmp_path):
 def test_a_damaged_line_is_named(tmp_path, line):
     path = tmp_path / "p.jsonl"
     path.write_text('{"user": "b", "items": [], "scores": []}\n' + line + "\n")
-    with pytest.raises(UserError, match=r"p.jsonl, line 2 is not the list of a user") as e:
+    with pytest.raises(
+        UserError, match=r"p.jsonl, line 2 is not the list of a user"
+    ) as e:
         predictions.read(path)
     assert "\n" not in str(e.value)
 
