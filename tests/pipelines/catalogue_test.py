@@ -16,6 +16,7 @@ from rfrec.data.interactions import write_inter_json
 from rfrec.data.synthetic import histories
 from rfrec.evaluation import predictions
 from rfrec.launch import grow, recommend, rqvae
+from rfrec.retrieval import vocab_files
 from tests.support.commands import load_config
 from tests.support.runs import write_t5_run
 
