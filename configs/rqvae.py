@@ -4,13 +4,17 @@
 
 python -m rfrec.launch.rqvae --config=configs/rqvae.py --workdir=runs/ml100k
 
-Variants, as in `--config=configs/rqvae.py:smoke`; times on 2 CPU cores:
-  (default)  MovieLens-100K, genres and titles, fetched once
-  smoke      a synthetic catalogue of 500 items, a few seconds
-  ml1m       3,883 movies, text vectors, 3 x 64 codes, see the README's table
-  ml1m_plain the same with the settings of the document that ml1m starts from
-  mql4grec   the settings of MQL4GRec: 4 x 256 codes, layers 2048..64, 500 epochs
-  tiger      the settings of TIGER as in RQ-VAE-Recommender: 3 x 256 codes
+Expected result of the default (seed 0): 42 of 1,682 items share their codes before the
+repair and none after it, in half a minute on 2 CPU cores.
+
+Variants, as in `--config=configs/rqvae.py:smoke`:
+  (default)   MovieLens-100K, genres and titles, downloaded once
+  smoke       a synthetic catalogue of 500 items, a few seconds
+  ml1m        3,883 movies, text vectors, 3 x 64 codes: 43 conflict items before the
+              repair (mean of 5 seeds), 26 seconds
+  ml1m_plain  the same trained in one phase: 197 conflict items
+  mql4grec    settings of MQL4GRec: 4 x 256 codes, layers 2048 to 64, 500 epochs
+  tiger       settings of TIGER as in RQ-VAE-Recommender: 3 x 256 codes
 """
 
 from ml_collections import ConfigDict

@@ -1,13 +1,13 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A data set as if some of its items were new, to measure how cold items fare.
+"""A data set in which some items are new, to measure how cold items are ranked.
 
 python -m rfrec.launch.withhold --config=configs/withhold.py \
   --config.data.name=ml1m --workdir=runs/cold/data
 
-The folder it makes is read as data by every other main, as in
-`--config.data.path=runs/cold/data`: leave-one-out never trains or validates on the
-withheld items there, and tests on them.
+Every other command reads the new folder as data, for example with
+`--config.data.path=runs/cold/data`. Leave-one-out never trains or validates on the
+withheld items there, and tests on them. It takes a few seconds. There is one variant.
 """
 
 from ml_collections import ConfigDict

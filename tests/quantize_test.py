@@ -154,7 +154,7 @@ def test_an_ema_update_follows_its_equation():
 
 
 def test_unused_codes_are_revived_on_residuals():
-    vq = ResidualQuantizer((5,), ema=True, ema_decay=0.0, revive_below=0.5)
+    vq = ResidualQuantizer((5,), ema=True, ema_decay=0.4, revive_below=0.5)
     variables, z = init(vq), latents()
     far = variables["codebook"]["vectors"].at[0, 3].set(100.0)
     variables = {"codebook": {**variables["codebook"], "vectors": far}}

@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Item vectors of a trained GUME, for a tokenizer: the feature `rf`.
 
-Items that occur in GUME's training pairs have their behaviour embedding H, what
-interactions say of them; for the others the rectified flow generates it from their
-content. Codes made of them tell apart what people use differently, as LETTER's do
-(Wang et al. 2024, "Learnable Item Tokenization for Generative Recommendation").
+Items that occur in GUME's training pairs have their behaviour embedding H, which is
+learned from interactions. For the others the rectified flow generates it from their
+content. Codes of these vectors separate items that people use differently, as those of
+LETTER (Wang et al. 2024, "Learnable Item Tokenization for Generative Recommendation").
 """
 
 from pathlib import Path
@@ -20,26 +20,26 @@ from rfrec.pipelines import finished_graph, graph
 from rfrec.rf import settings as rf_settings
 
 NAME = "rf"
-# Keys of the section `rf` that say how to train: those of the run hold.
-_OF_TRAINING = ("use_rf", "preset")
+# Keys of the section `rf` that only training reads; the values of the run are used.
+_TRAINING_KEYS = ("use_rf", "preset")
 
 
 def load(workdir: Path, rf: ConfigDict) -> tuple[Feature, tuple[str, ...]]:
     """Returns a vector for each item of a run of GUME, and the items' names.
 
     Args:
-      workdir: Of the run, with the flow if an item has no training pair.
-      rf: Section of a config: what it sets takes the place of the run's sampling.
+      workdir: Folder of the run, with the flow if an item has no training pair.
+      rf: Section `rf` of the tokenizer's config; its values replace those of the run.
 
     Raises:
-      UserError: There is no such run, the section sets what belongs to its training,
-        or there are items without a pair and no flow to generate their vectors.
+      UserError: There is no such run, the section sets a key that is fixed by the
+        training, or items without a pair have no flow to generate their vectors.
     """
     run = finished_graph.open_run(workdir, lambda config: override(config, rf))
     if run.config.model.name != "gume":
         raise UserError(
-            f"config.data.graph={workdir} is a run of {run.config.model.name}: give"
-            " one of gume"
+            f"config.data.graph={workdir} is a run of {run.config.model.name}; name"
+            " a run of gume"
         )
     split = run.data.split
     ids = split.item_ids or tuple(map(str, range(split.num_items)))
@@ -47,35 +47,35 @@ def load(workdir: Path, rf: ConfigDict) -> tuple[Feature, tuple[str, ...]]:
     if not cold.any():
         vectors = run.behaviour().items
     elif run.config.rf.use_rf:
-        made, known = run.generated_and_behaviour()
-        vectors = np.where(cold[:, None], made.items, known.items)
+        generated, behaviour = run.generated_and_behaviour()
+        vectors = np.where(cold[:, None], generated.items, behaviour.items)
     else:
         raise UserError(
             f"config.data.graph={workdir} was trained without the flow, and"
             f" {cold.sum()} of its items have no training pair (such as"
-            f" {ids[int(cold.argmax())]}): train it with --config.rf.use_rf=True"
+            f" {ids[int(cold.argmax())]}); train it with --config.rf.use_rf=True"
         )
     logging.info("rf: vectors of %d items, %d of them generated", len(cold), cold.sum())
     return Feature(NAME, vectors, "dense", f"item vectors of {workdir}"), ids
 
 
 def override(config: ConfigDict, rf: ConfigDict) -> None:
-    """Sets in a run's config how it samples.
+    """Replaces values of a run's config that concern the sampling.
 
     Args:
-      config: Of the run.
-      rf: Of another main; None leaves the run's value.
+      config: Config of the run.
+      rf: Section `rf` of another config; None leaves the value of the run.
 
     Raises:
-      UserError: The section sets what the run's parameters depend on.
+      UserError: The section sets a key that is fixed by the training.
     """
     for name, value in rf.items():
-        if value is None or name in _OF_TRAINING:
+        if value is None or name in _TRAINING_KEYS:
             continue
         key = f"rf.{rf_settings.ALIASES.get(name, name)}"
         if key not in graph.EVALUATION_KEYS and config.rf[name] != value:
             raise UserError(
-                f"config.rf.{name}={value!r} is of the training of data.graph: leave it"
-                " out, or train GUME anew with it"
+                f"config.rf.{name}={value!r} is fixed by the run at data.graph; remove"
+                " the override, or retrain GUME with it"
             )
         config.rf[name] = value

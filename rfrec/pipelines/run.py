@@ -41,6 +41,7 @@ PIPELINES: Mapping[str, str] = {
 }
 # Command -> function of a run folder that returns the trained model.
 LOADERS: Mapping[str, str] = {
+    "rqvae": "rfrec.pipelines.tokenizer:open_tokenizer",
     "t5": "rfrec.pipelines.systems:open_retriever",
 }
 

@@ -27,6 +27,7 @@ from rfrec.pipelines import collaborative, run_folder
 from rfrec.pipelines import options as options_lib
 from rfrec.tokenizer import fitting, training
 from rfrec.tokenizer.fitting import CRITERIA, Tokenized
+from rfrec.tokenizer.item_tokenizer import ItemTokenizer
 from rfrec.train.checkpoint import Checkpoints
 
 # Of more items, latents.npz (for figures) contains a sample.
@@ -289,6 +290,21 @@ def export(config: ConfigDict, workdir: Path) -> None:
     items, tokenized = tokenize(workdir, options, rf, report, codes.checkpoint)
     exported = export_codes(workdir, items, tokenized, codes)
     run_folder.write_report(workdir, report | exported)
+
+
+def open_tokenizer(workdir: Path) -> ItemTokenizer:
+    """Returns the tokenizer of a finished run; see `rfrec.load_run`.
+
+    It encodes vectors as the run reads them: features side by side, scaled as
+    `data.scale` states.
+
+    Raises:
+      UserError: There is no finished run, or the items are not those of its training.
+    """
+    options, rf, report = read_run(workdir)
+    checkpoint = options.codes.checkpoint
+    _, tokenized = tokenize(workdir, options, rf, report, checkpoint)
+    return ItemTokenizer.from_fitted(options, tokenized)
 
 
 def tokenize(

@@ -50,7 +50,7 @@ def read_checkpoint(path: Path) -> Weights:
     Only tensors are read, never pickled code.
 
     Raises:
-      UserError: torch is missing, or the file is not such a checkpoint.
+      UserError: PyTorch is missing, or the file is not such a checkpoint.
     """
     try:
         import torch

@@ -334,7 +334,7 @@ def no_number(path):
         (
             "catalogue.json",
             other_format,
-            "format is 'rfrec catalogue 2', this rfrec reads 'rfrec catalogue 1'",
+            "format is 'rfrec catalogue 2', but this rfrec reads 'rfrec catalogue 1'",
         ),
         ("catalogue.json", odd_key, "damaged: it lacks or should not have item, items"),
         ("catalogue.json", no_number, "damaged: version holds '1'"),

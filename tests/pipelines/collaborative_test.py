@@ -134,7 +134,7 @@ def test_a_run_without_the_flow_needs_pairs_of_all_items(data, tmp_path):
     plain = graph_config(data, **{"rf.use_rf": False})
     gume.main(plain, tmp_path / "plain")
     with pytest.raises(
-        UserError, match=f"1 of its items have .*such as {COLD}.: train"
+        UserError, match=f"1 of its items have .*such as {COLD}.; train"
     ):
         none = load_config("gume").rf
         collaborative.load(tmp_path / "plain", none)
@@ -148,7 +148,7 @@ def test_a_run_without_the_flow_needs_pairs_of_all_items(data, tmp_path):
             {"data.features": ("text",)},
             "with data.features without 'rf'",
         ),
-        ({"rf.hidden_dim": 16}, "config.rf.hidden_dim=16 is of the training"),
+        ({"rf.hidden_dim": 16}, "config.rf.hidden_dim=16 is fixed by the run"),
         ({"data.graph": "nowhere"}, "nowhere/config.json does not exist"),
         ({"data.names": ("shop", "other")}, "several data.names"),
     ],
