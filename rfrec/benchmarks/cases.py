@@ -1,72 +1,76 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What the benchmark measures: settings in, a row of numbers out.
+"""The cases of the benchmark, how they are selected, and how they are measured.
 
-A case does blocks of work through the code that trains or serves. With PyTorch, blocks
-of the two sides alternate, so that what else the machine does falls on both, and what
-the first blocks computed is compared: sides that do different work are not timed.
+A case runs blocks of work through the code that trains or serves. With PyTorch, blocks
+of both sides alternate, so that other load on the machine affects both. The results of
+the first blocks are compared: sides that do different work are not timed.
 """
 
+import multiprocessing
 import os
 import statistics
 import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, NamedTuple
 
 import jax
-from ml_collections import ConfigDict
 
-from rfrec.benchmarks import beam as bench_beam
-from rfrec.benchmarks import flow, graph, gume, t5, tokenizer, trie
-from rfrec.benchmarks import scale as bench_scale
+from rfrec import tables
+from rfrec.benchmarks import flow, graph, gume, retrieval, scale, tokenizer, trie
+from rfrec.benchmarks.options import Options
 from rfrec.benchmarks.timing import Bench, Block
+from rfrec.config import UserError
 
 _PER_SECOND = {"ms/step": 1e3, "ms": 1e3, "s": 1.0}
-_MAKE = {
-    "rqvae": tokenizer.steps,
-    "sinkhorn": tokenizer.assign,
-    "kmeans": tokenizer.cluster,
-    "repair": tokenizer.repair,
-    "scale": bench_scale.prepare,
-    "beam": bench_beam.decode,
-    "t5": t5.train,
-    "trie": trie.prepare,
-    "gume": gume.prepare,
-    "spmm": graph.multiply,
-    "knn": graph.search,
-    "flow": flow.prepare,
-}
 _ON_HOST = ("repair/", "trie/build")
+GROUPS = (
+    *("rqvae", "sinkhorn", "kmeans", "repair", "scale", "beam", "t5", "trie"),
+    *("gume", "spmm", "knn", "flow"),
+)
 
 
 class Case(NamedTuple):
-    """What to measure.
+    """Case of the benchmark.
 
     Attributes:
-      name: Of the row; the part before the slash is its group.
-      settings: Sizes, plain values.
-      seed: Of data and initialisation.
-      repetitions: Blocks that are timed.
+      name: Name of the row; the part before the slash is its group.
+      function: Function of options, whether PyTorch is timed, and keywords.
+      keywords: Keywords that distinguish the case from others of its function.
+      options: Sizes of all cases.
     """
 
     name: str
-    settings: dict[str, Any]
-    seed: int
-    repetitions: int
+    function: Callable[..., Bench]
+    keywords: Mapping[str, Any]
+    options: Options
+
+    @property
+    def repetitions(self) -> int:
+        """Number of timed blocks: that of the group, if it has one."""
+        group = getattr(self.options, self.name.split("/")[0])
+        return getattr(group, "repetitions", self.options.repetitions)
+
+    def prepare(self, torch: bool) -> Bench:
+        """Returns both sides, ready to run; their first blocks compile."""
+        return self.function(self.options, torch, **self.keywords)
 
 
 class Row(NamedTuple):
-    """What was measured; the keys of the JSON.
+    """Result of a case; the keys of the JSON file.
 
     Attributes:
-      name: Of the case.
-      unit: Of `ours` and `torch`: a time, a rate (`users/s`), or `fraction`.
-      ours: Median.
-      torch: Median, None if PyTorch was not timed.
+      name: Name of the case.
+      unit: Unit of `ours` and `torch`: a time, a rate (`users/s`), or `fraction`.
+      ours: Median of ours.
+      torch: Median of PyTorch, None if it was not timed.
       ratio: How many times faster ours is.
-      peak_bytes: On an accelerator the most bytes in use; on a CPU arguments, outputs
-        and temporaries of the compiled program; of what runs on the host the growth of
-        the process.
-      device: What it ran on.
+      peak_bytes: On an accelerator, the peak of its memory; on a CPU, arguments,
+        outputs and temporaries of the compiled program; for work on the host, the
+        growth of the process.
+      device: Device.
     """
 
     name: str
@@ -78,106 +82,67 @@ class Row(NamedTuple):
     device: str
 
 
-def build(config: ConfigDict) -> list[Case]:
-    """Returns all cases of a config."""
-    settings = {
-        **_tokenizer(config),
-        **_retrieval(config),
-        **_tries(config),
-        **_graphs(config),
-        **_flows(config),
-    }
+def build(options: Options) -> list[Case]:
+    """Returns all cases."""
     return [
-        Case(name, s, config.seed, s.get("repetitions", config.repetitions))
-        for name, s in settings.items()
+        Case(name, function, keywords, options)
+        for part in (_tokenizer, _retrieval, _graphs)
+        for name, function, keywords in part(options)
     ]
 
 
-def _tokenizer(config: ConfigDict) -> dict[str, dict[str, Any]]:
-    settings: dict[str, dict[str, Any]] = {}
-    for shape, values in config.rqvae.items():
-        plain = {"epsilon": 0.0, **values.to_dict()}
-        balanced = plain | {"epsilon": config.sinkhorn.epsilon}
-        settings |= {f"rqvae/{shape}": plain, f"rqvae/{shape}_sinkhorn": balanced}
-    common = config.sinkhorn.to_dict()
-    for shape in config.sinkhorn.shapes:
-        settings[f"sinkhorn/{_times(shape)}"] = common | {"shape": shape}
-    common = config.kmeans.to_dict()
-    for shape in config.kmeans.shapes:
-        settings[f"kmeans/{_times(shape)}"] = common | {"shape": shape}
-    common = config.repair.to_dict()
-    for items in config.repair.num_items:
-        settings[f"repair/{_short(items)}"] = common | {"num_items": items}
-    common = config.scale.to_dict()
+def _tokenizer(options: Options):
+    for shape in ("ml1m", "mql4grec"):
+        for sinkhorn in (False, True):
+            name = f"rqvae/{shape}" + ("_sinkhorn" if sinkhorn else "")
+            yield name, tokenizer.steps, {"shape": shape, "sinkhorn": sinkhorn}
+    for shape in options.sinkhorn.shapes:
+        yield f"sinkhorn/{_times(shape)}", tokenizer.assign, {"shape": shape}
+    for shape in options.kmeans.shapes:
+        yield f"kmeans/{_times(shape)}", tokenizer.cluster, {"shape": shape}
+    for items in options.repair.num_items:
+        yield f"repair/{_short(items)}", tokenizer.repair, {"num_items": items}
     for what in ("epoch", "codes", "read_codes", "read_histories"):
-        for items in config.scale.num_items:
-            sized = common | {"what": what, "num_items": items}
-            settings[f"scale/{what}_{_short(items)}"] = sized
-    return settings
+        for items in options.scale.num_items:
+            keywords = {"what": what, "num_items": items}
+            yield f"scale/{what}_{_short(items)}", scale.prepare, keywords
 
 
-def _retrieval(config: ConfigDict) -> dict[str, dict[str, Any]]:
-    """Names the vocabularies of both sides, ours first."""
-    shared = {"data": config.histories.to_dict(), "model": config.model.to_dict()}
-    beam, train = shared | config.beam.to_dict(), shared | config.t5.to_dict()
+def _retrieval(options: Options):
     compact = {"ours": "compact", "theirs": "compact"}
-    pieces, shipped = {"ours": "t5", "theirs": "t5"}, compact | {"theirs": "t5"}
-    return {
-        "beam/t5_vocabulary": beam | pieces,
-        "beam/compact": beam | compact,
-        "beam/as_shipped": beam | shipped,
-        "t5/train_step": train | compact,
-        "t5/train_as_shipped": train | shipped,
-    }
+    shipped = {"ours": "compact", "theirs": "t5"}
+    yield "beam/t5_vocabulary", retrieval.decode, {"ours": "t5", "theirs": "t5"}
+    yield "beam/compact", retrieval.decode, compact
+    yield "beam/as_shipped", retrieval.decode, shipped
+    yield "t5/train_step", retrieval.train, compact
+    yield "t5/train_as_shipped", retrieval.train, shipped
+    for function in (trie.build, trie.step_overhead, trie.search):
+        for number, levels in enumerate(options.trie.levels):
+            for items in options.trie.num_items:
+                size = _short(items) + (f"_{levels}" if number else "")
+                keywords = {"num_items": items, "levels": levels}
+                yield f"trie/{function.__name__}_{size}", function, keywords
 
 
-def _tries(config: ConfigDict) -> dict[str, dict[str, Any]]:
-    common = config.trie.to_dict() | {"model": config.model.to_dict()}
-    shapes = {
-        _short(items) + (f"_{levels}" if number else ""): (items, levels)
-        for number, levels in enumerate(config.trie.levels)
-        for items in config.trie.num_items
-    }
-    return {
-        f"trie/{what}_{name}": common
-        | {"what": what, "num_items": items, "levels": levels}
-        for what in ("build", "step_overhead", "search")
-        for name, (items, levels) in shapes.items()
-    }
-
-
-def _graphs(config: ConfigDict) -> dict[str, dict[str, Any]]:
-    """Names the cases at the size that is Amazon Baby's, and those of single parts."""
-    common = config.gume.to_dict()
-    train, evaluate = common | {"what": "train"}, common | {"what": "evaluate"}
-    frozen = train | {"freeze_features": True}
-    settings = {
-        "gume/train_step_baby": train,
-        # Of PyTorch as the public code trains: its features are not frozen.
-        "gume/train_step_baby_frozen": frozen,
-        "gume/train_step_baby_both_frozen": frozen | {"torch_freezes": True},
-        # Of PyTorch as the public code evaluates: it encodes anew for every batch.
-        "gume/evaluate_baby": evaluate,
-        "gume/evaluate_baby_encode_once": evaluate | {"torch_encodes_once": True},
-        "gume/epoch_baby": common | {"what": "epoch"},
-        "gume/build_graphs_baby": common | {"what": "build"},
-    }
-    product = common | config.spmm.to_dict()
-    for columns in config.spmm.widths:
-        settings[f"spmm/baby_{columns}"] = product | {"columns": columns}
-    for shape in config.knn.shapes:
-        settings[f"knn/{_times(shape)}"] = config.knn.to_dict() | {"shape": shape}
-    return settings
-
-
-def _flows(config: ConfigDict) -> dict[str, dict[str, Any]]:
-    common = config.gume.to_dict() | config.flow.to_dict()
-    solve = common | {"what": "solver"}
-    return {
-        "flow/one_step_overhead": common | {"what": "epoch"},
-        "flow/diffrax_over_scan": solve,
-        "flow/diffrax_over_scan_gradient": solve | {"gradient": True},
-    }
+def _graphs(options: Options):
+    frozen = {"freeze_features": True}
+    yield "gume/train_step_baby", gume.train, {}
+    # The public code of GUME trains its features, and encodes for each batch of an
+    # evaluation.
+    yield "gume/train_step_baby_frozen", gume.train, frozen
+    both = frozen | {"torch_freezes": True}
+    yield "gume/train_step_baby_both_frozen", gume.train, both
+    yield "gume/evaluate_baby", gume.evaluate, {}
+    yield "gume/evaluate_baby_encode_once", gume.evaluate, {"encode_once": True}
+    yield "gume/epoch_baby", gume.epoch, {}
+    yield "gume/build_graphs_baby", graph.construct, {}
+    for columns in options.spmm.widths:
+        yield f"spmm/baby_{columns}", graph.multiply, {"columns": columns}
+    for shape in options.knn.shapes:
+        yield f"knn/{_times(shape)}", graph.search, {"shape": shape}
+    yield "flow/one_step_overhead", flow.epoch, {}
+    yield "flow/diffrax_over_scan", flow.solve, {}
+    yield "flow/diffrax_over_scan_gradient", flow.solve, {"gradient": True}
 
 
 def _short(count: int) -> str:
@@ -191,13 +156,53 @@ def _times(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
 
 
-def measure(case: Case, torch: bool) -> Row:
-    """Measures one case.
+def select(cases: Sequence[Case], only: Sequence[str]) -> list[Case]:
+    """Returns the selected cases.
+
+    Args:
+      cases: All cases.
+      only: Names of cases, or beginnings of names up to a slash or an underscore.
 
     Raises:
-      UserError: PyTorch does not see the accelerator that JAX runs on.
+      UserError: No case has such a name.
     """
-    bench = prepare(case, torch)
+    if not only:
+        raise UserError(f"--only is empty: use some of {', '.join(GROUPS)}")
+    names, selected = {case.name for case in cases}, set()
+    for word in only:
+        begins = (f"{word}/", f"{word}_")
+        matches = {word} & names or {n for n in names if n.startswith(begins)}
+        if not matches:
+            known = ", ".join((*GROUPS, *(case.name for case in cases)))
+            raise UserError(f"--only={word} is unknown: use some of {known}")
+        selected |= matches
+    return [case for case in cases if case.name in selected]
+
+
+def measure_apart(case: Case, torch: bool) -> Row:
+    """Measures one case in a new process, so that its peak of memory is its own.
+
+    Raises:
+      UserError: The process was killed.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        try:
+            return pool.submit(measure, case, torch).result()
+        except BrokenProcessPool as error:
+            raise UserError(
+                f"{case.name}: the process was killed, perhaps for lack of memory;"
+                " reduce the sizes of the case in the config"
+            ) from error
+
+
+def measure(case: Case, torch: bool) -> Row:
+    """Measures one case in this process.
+
+    Raises:
+      UserError: PyTorch cannot use the accelerator that JAX runs on.
+    """
+    bench = case.prepare(torch)
     if bench.warm:
         _warm_up(case.name, bench)
     blocks = (bench.ours, bench.torch, bench.against)
@@ -209,29 +214,24 @@ def measure(case: Case, torch: bool) -> Row:
         work = bench.torch_per_block or bench.per_block
         them = statistics.median(theirs) / work
         ratio = them / us
-        them = _told(them, bench.unit)
+        them = _convert(them, bench.unit)
     if bench.against is None:
-        us = _told(us, bench.unit)
+        us = _convert(us, bench.unit)
     else:
-        # Within a turn, where the machine is the same.
+        # Within a turn, so that other load on the machine affects both.
         us = statistics.median(a / b for a, b in zip(ours, others, strict=True)) - 1
     device = _host() if case.name.startswith(_ON_HOST) else _device()
     return Row(case.name, bench.unit, us, them, ratio, bench.peak_bytes(), device)
 
 
-def _told(seconds: float, unit: str) -> float:
-    """Turns the seconds of one unit of work into the unit of the row."""
+def _convert(seconds: float, unit: str) -> float:
+    """Converts the seconds of one unit of work to the unit of the row."""
     scale = _PER_SECOND.get(unit)
     return 1 / seconds if scale is None else seconds * scale
 
 
-def prepare(case: Case, torch: bool) -> Bench:
-    """Returns both sides of a case; their first blocks compile."""
-    return _MAKE[case.name.split("/")[0]](case.settings, case.seed, torch)
-
-
 def _warm_up(name: str, bench: Bench) -> None:
-    """Does a first block of each side, which have to agree."""
+    """Runs a first block of each side, and compares their results."""
     first = bench.ours()
     if bench.against is not None:
         bench.against()
@@ -240,8 +240,8 @@ def _warm_up(name: str, bench: Bench) -> None:
     error = bench.disagreement(first, bench.torch())
     if not error <= bench.tolerance:
         raise RuntimeError(
-            f"{name}: the two sides differ by {error:.2g}, more than"
-            f" {bench.tolerance:g}: they do different work, a defect of rfrec"
+            f"{name}: the results of both sides differ by {error:.2g}, more than"
+            f" {bench.tolerance:g}; this is a defect of the benchmark"
         )
 
 
@@ -260,3 +260,21 @@ def _host() -> str:
 def _device() -> str:
     device = jax.devices()[0]
     return _host() if device.platform == "cpu" else device.device_kind
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Returns the rows as text in aligned columns."""
+    head = ("name", "ours", "torch", "ratio", "peak", "device")
+    return tables.align([head, *map(cells, rows)])
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """Formats a row."""
+    return (
+        row.name,
+        f"{row.ours:.4g} {row.unit}",
+        "-" if row.torch is None else f"{row.torch:.4g} {row.unit}",
+        "-" if row.ratio is None else f"{row.ratio:.2f}x",
+        f"{row.peak_bytes / 2**20:.4g} MiB",
+        row.device,
+    )

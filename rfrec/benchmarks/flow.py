@@ -1,12 +1,10 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The flow's cases of the benchmark, each a fraction: what it adds to other work.
+"""Cases of the rectified flow: the share of time that it adds to other work.
 
-A recommender's epoch with the flow against the same without; diffrax against a plain
+An epoch of a recommender with the flow against one without; diffrax against a plain
 scan over the steps of Euler's method.
 """
-
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +12,7 @@ import numpy as np
 from jax import lax
 
 from rfrec.benchmarks import graph, gume, timing
+from rfrec.benchmarks.options import Gume, Options
 from rfrec.graph import adjacency, losses, rf_gume, training
 from rfrec.graph.model import make_constants
 from rfrec.rf import sample, velocity
@@ -21,20 +20,15 @@ from rfrec.rf import settings as rf_settings
 from rfrec.train import optim
 
 
-def prepare(settings: dict[str, Any], seed: int, torch: bool) -> timing.Bench:
-    """Times what the settings say, epoch or solver; PyTorch has neither."""
-    del torch
-    return {"epoch": _epoch, "solver": _solver}[settings["what"]](settings, seed)
-
-
-def _solver(settings: dict[str, Any], seed: int) -> timing.Bench:
+def solve(options: Options, torch: bool, *, gradient: bool = False) -> timing.Bench:
     """Times generation by diffrax, or its gradient, against that by a scan."""
-    steps, calls = settings["sampling_steps"], settings["calls"]
+    del torch
+    steps, calls = options.flow.sampling_steps, options.flow.calls
+    seed, width = options.seed, options.gume.width
     preset = rf_settings.PRESETS["plugin"]
-    width = settings["width"]
     arch = velocity.Architecture(
         width=width,
-        condition_width=width * len(settings["feature_widths"]),
+        condition_width=width * len(options.gume.feature_widths),
         hidden=preset.hidden_dim,
         layers=preset.n_layers,
         time=preset.time_code,
@@ -43,39 +37,36 @@ def _solver(settings: dict[str, Any], seed: int) -> timing.Bench:
     rng = np.random.default_rng(seed)
     shapes = (arch.condition_width, width)
     condition, x0 = (
-        jax.device_put(rng.standard_normal((settings["rows"], size), np.float32))
+        jax.device_put(rng.standard_normal((options.flow.rows, size), np.float32))
         for size in shapes
     )
     solver = sample.Solver(preset.solver, steps)
     field = sample.build_field(arch)
 
     def diffrax(params, condition, x0):
-        given = sample.prepare(arch, params, condition)
-        return sample.solve(field, given, x0, solver).x
+        prepared = sample.prepare(arch, params, condition)
+        return sample.solve(field, prepared, x0, solver).x
 
     def scan(params, condition, x0):
-        given = sample.prepare(arch, params, condition)
+        prepared = sample.prepare(arch, params, condition)
 
         def step(x, t):
-            return x + field(given, t, x) / steps, None
+            return x + field(prepared, t, x) / steps, None
 
         return lax.scan(step, x0, jnp.arange(steps) / steps)[0]
 
-    asked = _gradient if settings.get("gradient") else jax.jit
-    ours, other = asked(diffrax), asked(scan)
+    compile_ = _gradient if gradient else jax.jit
+    ours, other = compile_(diffrax), compile_(scan)
 
     def block(program):
         for _ in range(calls):
-            made = jax.block_until_ready(program(params, condition, x0))
-        return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(made)])
+            result = jax.block_until_ready(program(params, condition, x0))
+        return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(result)])
 
     return timing.Bench(
         ours=lambda: block(ours),
-        torch=None,
         unit="fraction",
         per_block=calls,
-        disagreement=lambda a, b: 0.0,
-        tolerance=0.0,
         peak_bytes=lambda: timing.peak(
             lambda: ours.lower(params, condition, x0).compile()
         ),
@@ -84,7 +75,7 @@ def _solver(settings: dict[str, Any], seed: int) -> timing.Bench:
 
 
 def _gradient(generate):
-    """Returns the gradient of half the squared rows, with respect to parameters."""
+    """Compiles the gradient of half the squared result, by the parameters."""
 
     def loss(params, condition, x0):
         return 0.5 * jnp.sum(generate(params, condition, x0) ** 2)
@@ -92,18 +83,16 @@ def _gradient(generate):
     return jax.jit(jax.grad(loss))
 
 
-def make_trainer(settings: dict[str, Any], data: graph.Data) -> training.Trainer:
-    """Returns a trainer of a GUME with the flow of preset `improved`, in one step."""
-    arch, features = (
-        gume.architecture(settings, data),
-        list(data.features.values()),
-    )
-    weights = losses.Weights(batch_size=settings["batch_size"])
+def build_trainer(sizes: Gume, data: graph.Data) -> training.Trainer:
+    """Returns a trainer of GUME with the preset `improved`, and one sampling step."""
+    arch = gume.build_architecture(sizes, data)
+    features = list(data.features.values())
+    weights = losses.Weights(batch_size=sizes.batch_size)
     chosen = rf_settings.resolve("improved", {"sampling_steps": 1})
     model = rf_gume.RFGume(arch, weights, features, chosen)
     host = optim.build(gume.OPTIMIZER, 1)
     return gume.wire(
-        settings,
+        sizes,
         data,
         model=model,
         constants=make_constants(arch, adjacency.place(data.matrices), features),
@@ -111,18 +100,17 @@ def make_trainer(settings: dict[str, Any], data: graph.Data) -> training.Trainer
     )
 
 
-def _epoch(settings: dict[str, Any], seed: int) -> timing.Bench:
+def epoch(options: Options, torch: bool) -> timing.Bench:
     """Times an epoch with its evaluation, with the flow against without."""
-    data = graph.draw(settings, seed)
-    without = gume.Running(gume.make_trainer(settings, data), seed)
-    ours = gume.Running(make_trainer(settings, data), seed)
+    del torch
+    sizes, seed = options.gume, options.seed
+    data = graph.draw(sizes, seed)
+    without = gume.Running(gume.build_trainer(sizes, data), seed)
+    ours = gume.Running(build_trainer(sizes, data), seed)
     return timing.Bench(
         ours=ours.epoch,
-        torch=None,
         unit="fraction",
         per_block=1,
-        disagreement=lambda a, b: 0.0,
-        tolerance=0.0,
         peak_bytes=lambda: timing.peak(ours.compiled),
         against=without.epoch,
     )

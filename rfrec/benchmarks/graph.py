@@ -1,29 +1,31 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The graphs' cases of the benchmark: how they are built, and products with one."""
+"""Cases of the graphs: construction, products with one, nearest neighbours."""
 
 import atexit
+import dataclasses
 import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from jax import lax
 from jaxtyping import Float32
 
-from rfrec.benchmarks import graph_data, timing, torch_graph
+from rfrec.benchmarks import data, timing, torch_graph
+from rfrec.benchmarks.options import Gume, Options
 from rfrec.data import pairs
 from rfrec.graph import adjacency, neighbours, spmm
 
 
 class Data(NamedTuple):
-    """What a run is made of.
+    """Data of a run.
 
     Attributes:
       split: Pairs of users and items.
-      features: Of each modality by name.
-      matrices: The graphs.
+      features: Item features by modality.
+      matrices: Graphs.
     """
 
     split: pairs.PairSplit
@@ -31,40 +33,32 @@ class Data(NamedTuple):
     matrices: adjacency.Matrices
 
 
-def draw(settings: dict[str, Any], seed: int) -> Data:
+def draw(sizes: Gume, seed: int) -> Data:
     """Draws purchases and features, and builds the graphs."""
-    split = graph_data.purchases(settings, seed)
-    features = name_modalities(graph_data.features(settings, seed))
-    return Data(split, features, build(split, features, settings["neighbours"]))
-
-
-def name_modalities(
-    drawn: tuple[Float32[np.ndarray, "I _"], ...],
-) -> dict[str, Float32[np.ndarray, "I _"]]:
-    """Gives modalities names."""
-    return {f"modality_{number}": x for number, x in enumerate(drawn)}
+    split, features = data.purchases(sizes, seed), data.features(sizes, seed)
+    return Data(split, features, build(split, features, sizes.neighbours))
 
 
 def build(
     split: pairs.PairSplit, features: dict[str, Float32[np.ndarray, "I _"]], k: int
 ) -> adjacency.Matrices:
-    """Builds the graphs; nothing is read from a cache."""
+    """Builds the graphs, without a cache."""
     train = split.train
-    made = adjacency.Options(neighbours=k)
-    return adjacency.build(train.indptr, train.items, features, made)
+    settings = adjacency.Options(neighbours=k)
+    return adjacency.build(train.indptr, train.items, features, settings)
 
 
-def construct(settings: dict[str, Any], seed: int, torch: bool) -> timing.Bench:
-    """Times the building of all graphs, which are told apart by a product with each."""
-    split = graph_data.purchases(settings, seed)
-    features = name_modalities(graph_data.features(settings, seed))
+def construct(options: Options, torch: bool) -> timing.Bench:
+    """Times the construction of all graphs; compares a product with each."""
+    sizes, seed = options.gume, options.seed
+    split, features = data.purchases(sizes, seed), data.features(sizes, seed)
     users = split.num_users
     vector = torch_graph.probe(users + split.num_items)
 
     def ours():
-        made = build(split, features, settings["neighbours"])
-        products = [made.adjacency @ vector]
-        return np.concatenate(products + [g @ vector[users:] for g in made.similar])
+        graphs = build(split, features, sizes.neighbours)
+        products = [graphs.adjacency @ vector]
+        return np.concatenate(products + [g @ vector[users:] for g in graphs.similar])
 
     theirs = None
     if torch:
@@ -73,7 +67,7 @@ def construct(settings: dict[str, Any], seed: int, torch: bool) -> timing.Bench:
             split.train.items,
             users,
             list(features.values()),
-            k=settings["neighbours"],
+            k=sizes.neighbours,
             device=timing.torch_device(),
         )
     watched = timing.Watched(ours)
@@ -82,20 +76,20 @@ def construct(settings: dict[str, Any], seed: int, torch: bool) -> timing.Bench:
         torch=theirs,
         unit="s",
         per_block=1,
-        # A tie may be broken either way.
+        # The sides may break ties differently.
         disagreement=lambda a, b: float(np.mean(np.abs(a - b) > 1e-4)),
         tolerance=1e-3,
         peak_bytes=watched.peak,
     )
 
 
-def multiply(settings: dict[str, Any], seed: int, torch: bool) -> timing.Bench:
+def multiply(options: Options, torch: bool, *, columns: int) -> timing.Bench:
     """Times products with the graph of users and items, with their gradients."""
-    # The edges between items do not depend much on how wide their vectors are.
-    data = draw(settings | {"feature_widths": (64, 64)}, seed)
-    matrix, calls = data.matrices.adjacency, settings["calls"]
-    shape = (matrix.shape[0], settings["columns"])
-    x = np.random.default_rng(seed).standard_normal(shape, np.float32)
+    # The number of edges between items hardly depends on the width of their vectors.
+    sizes = dataclasses.replace(options.gume, feature_widths=(64, 64))
+    matrix = draw(sizes, options.seed).matrices.adjacency
+    shape, calls = (matrix.shape[0], columns), options.spmm.calls
+    x = np.random.default_rng(options.seed).standard_normal(shape, np.float32)
     graph, placed = spmm.from_scipy(matrix), jax.device_put(x)
 
     @jax.jit
@@ -121,20 +115,20 @@ def multiply(settings: dict[str, Any], seed: int, torch: bool) -> timing.Bench:
     )
 
 
-def search(settings: dict[str, Any], seed: int, torch: bool) -> timing.Bench:
+def search(options: Options, torch: bool, *, shape: tuple[int, int]) -> timing.Bench:
     """Times nearest neighbours among vectors that are read from a file.
 
-    Plain PyTorch has no side here: all cosines of 63,001 items take 16 GB.
+    There is no side of PyTorch: all cosines of 63,001 items take 16 GB.
     """
     del torch
     # Removed when the process that measures ends.
     folder = tempfile.TemporaryDirectory()
     atexit.register(folder.cleanup)
     path = Path(folder.name) / "vectors.npy"
-    graph_data.write_vectors(path, settings["shape"], seed)
+    data.write_vectors(path, shape, options.seed)
 
     def ours():
         vectors = np.load(path, mmap_mode="r")
-        return neighbours.find(vectors, settings["neighbours"]).items
+        return neighbours.find(vectors, options.knn.neighbours).items
 
     return timing.host(ours)

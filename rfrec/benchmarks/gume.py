@@ -1,9 +1,9 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""GUME's cases of the benchmark: sizes in, two sides ready to run out.
+"""Cases of GUME: training steps, an epoch, evaluation.
 
 Steps, evaluation and graphs are those of `rfrec.launch.gume`. PyTorch's side starts
-from the same parameters, and sees the same batches and the same graphs.
+from the same parameters and uses the same batches and graphs.
 """
 
 from typing import Any
@@ -14,6 +14,7 @@ from jaxtyping import Float
 
 from rfrec.benchmarks import graph, timing, torch_gume
 from rfrec.benchmarks.graph import Data
+from rfrec.benchmarks.options import Gume, Options
 from rfrec.data import pairs, triplets
 from rfrec.evaluation import metrics, ranking, report
 from rfrec.graph import adjacency, gume, losses, training
@@ -24,27 +25,32 @@ OPTIMIZER = optim.Optimizer(name="adam", lr=1e-3)
 _EPOCHS = 1000
 
 
-def architecture(settings: dict[str, Any], data: Data) -> gume.Architecture:
-    """Returns the shape of the model that is trained."""
+def build_architecture(
+    sizes: Gume, data: Data, freeze_features: bool = False
+) -> gume.Architecture:
+    """Returns the architecture of the model."""
     return gume.Architecture(
         num_users=data.split.num_users,
         num_items=data.split.num_items,
         modalities=tuple(data.features),
         feature_widths=tuple(x.shape[1] for x in data.features.values()),
-        width=settings["width"],
-        ui_layers=settings["ui_layers"],
-        item_layers=settings["item_layers"],
-        freeze_features=settings.get("freeze_features", False),
+        width=sizes.width,
+        ui_layers=sizes.ui_layers,
+        item_layers=sizes.item_layers,
+        freeze_features=freeze_features,
     )
 
 
-def make_trainer(settings: dict[str, Any], data: Data) -> training.Trainer:
+def build_trainer(
+    sizes: Gume, data: Data, freeze_features: bool = False
+) -> training.Trainer:
     """Returns a trainer of a plain GUME."""
-    arch, features = architecture(settings, data), list(data.features.values())
-    weights = losses.Weights(batch_size=settings["batch_size"])
+    arch = build_architecture(sizes, data, freeze_features)
+    features = list(data.features.values())
+    weights = losses.Weights(batch_size=sizes.batch_size)
     graphs = adjacency.place(data.matrices)
     return wire(
-        settings,
+        sizes,
         data,
         model=GUME(arch, weights, features),
         constants=make_constants(arch, graphs, features),
@@ -52,17 +58,17 @@ def make_trainer(settings: dict[str, Any], data: Data) -> training.Trainer:
     )
 
 
-def wire(settings: dict[str, Any], data: Data, **parts: Any) -> training.Trainer:
-    """Returns a trainer of these parts: a model, its constants and its optimiser."""
-    size = -(-len(data.split.train.items) // settings["batch_size"])
+def wire(sizes: Gume, data: Data, **parts: Any) -> training.Trainer:
+    """Returns a trainer with a model, its constants and its optimizer."""
+    size = -(-len(data.split.train.items) // sizes.batch_size)
     schedule = loop.Schedule(
         epochs=_EPOCHS, steps_per_epoch=size, steps_per_call=size, eval_every=1
     )
     return training.Trainer(
         **parts,
         schedule=schedule,
-        batch_size=settings["batch_size"],
-        # PyTorch's side has one device too.
+        batch_size=sizes.batch_size,
+        # PyTorch uses one device too.
         engine=partition.make_engine("jit", devices=jax.local_devices()[:1]),
         split=data.split,
         table=triplets.build(data.split.train),
@@ -70,7 +76,7 @@ def wire(settings: dict[str, Any], data: Data, **parts: Any) -> training.Trainer
 
 
 class Running:
-    """A run that is under way, as the loop drives it."""
+    """A run, driven step by step as the training loop drives it."""
 
     def __init__(self, trainer: training.Trainer, seed: int):
         self.trainer, self._done = trainer, 0
@@ -79,20 +85,20 @@ class Running:
         self.state = trainer.engine.replicate(trainer.init(seed))
 
     def advance(self, count: int) -> Float[np.ndarray, " S"]:
-        """Does steps; returns their losses."""
-        found, size = [], self.trainer.schedule.steps_per_epoch
+        """Trains some steps; returns their losses."""
+        losses, size = [], self.trainer.schedule.steps_per_epoch
         while count:
             some = min(count, size - self._done % size)
-            self.state, told = self._program.run(self.state, self._done, some)
-            found.append(np.asarray(told["loss"])[:some])
+            self.state, metrics = self._program.run(self.state, self._done, some)
+            losses.append(np.asarray(metrics["loss"])[:some])
             self._done, count = self._done + some, count - some
-        return np.concatenate(found)
+        return np.concatenate(losses)
 
     def epoch(self) -> Float[np.ndarray, " M"]:
-        """Does an epoch and its evaluation; returns the metrics."""
+        """Trains and evaluates an epoch; returns the metrics."""
         self.advance(self.trainer.schedule.steps_per_epoch)
-        told = self._program.evaluate(self.state)
-        return np.array([told[name] for name in report.PAIR_NAMES])
+        metrics = self._program.evaluate(self.state)
+        return np.array([metrics[name] for name in report.PAIR_NAMES])
 
     def compiled(self) -> jax.stages.Compiled:
         """Returns the program of the steps."""
@@ -102,32 +108,38 @@ class Running:
         return program.lower(self.state, placed, (), np.int32(1)).compile()
 
 
-def prepare(settings: dict[str, Any], seed: int, torch: bool) -> timing.Bench:
-    """Times what the settings say: train, epoch, evaluate or build."""
-    if settings["what"] == "build":
-        return graph.construct(settings, seed, torch)
-    make = {"train": _train, "epoch": _epoch, "evaluate": _evaluate}[settings["what"]]
-    return make(settings, graph.draw(settings, seed), seed, torch)
-
-
-def _train(
-    settings: dict[str, Any], data: Data, seed: int, torch: bool
+def train(
+    options: Options,
+    torch: bool,
+    *,
+    freeze_features: bool = False,
+    torch_freezes: bool = False,
 ) -> timing.Bench:
-    """Times training steps, losses fetched once a block."""
-    trainer = make_trainer(settings, data)
+    """Times training steps; the losses are fetched once a block.
+
+    Args:
+      options: Sizes of all cases.
+      torch: Whether to prepare PyTorch's side.
+      freeze_features: Whether our item features are frozen.
+      torch_freezes: Whether those of PyTorch are frozen; the public code trains them.
+    """
+    sizes, seed = options.gume, options.seed
+    data = graph.draw(sizes, seed)
+    trainer = build_trainer(sizes, data, freeze_features)
     ours, theirs = Running(trainer, seed), None
     if torch:
-        steps = settings["torch_steps"]
-        drawn = batches(trainer, seed, steps * (settings["repetitions"] + 1))
-        model = plain_model(settings, data, trainer.init(seed).params)
+        steps = sizes.torch_steps
+        drawn = batches(trainer, seed, steps * (sizes.repetitions + 1))
+        params = trainer.init(seed).params
+        model = plain_model(sizes, data, params, torch_freezes)
         theirs = torch_gume.train(model, drawn, steps)
     return timing.Bench(
-        ours=lambda: ours.advance(settings["steps"]),
+        ours=lambda: ours.advance(sizes.steps),
         torch=theirs,
         unit="ms/step",
-        per_block=settings["steps"],
-        torch_per_block=settings["torch_steps"],
-        # The perturbations are drawn by each side for itself.
+        per_block=sizes.steps,
+        torch_per_block=sizes.torch_steps,
+        # Each side draws its own perturbations.
         disagreement=lambda a, b: float(np.abs(a[0] / b[0] - 1)),
         tolerance=1e-2,
         peak_bytes=lambda: timing.peak(ours.compiled),
@@ -139,16 +151,16 @@ def batches(
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Returns users, positives and negatives of the first steps of a run."""
     state, draw = trainer.init(seed), jax.jit(trainer.batch)
-    found = []
+    drawn = []
     for step in range(count):
-        made = jax.device_get(draw(state.replace(step=np.int32(step)), trainer.table))
-        rows = made.weights > 0
-        found.append((made.users[rows], made.positives[rows], made.negatives[rows]))
-    return found
+        batch = jax.device_get(draw(state.replace(step=np.int32(step)), trainer.table))
+        rows = batch.weights > 0
+        drawn.append((batch.users[rows], batch.positives[rows], batch.negatives[rows]))
+    return drawn
 
 
 def plain_model(
-    settings: dict[str, Any], data: Data, params: dict[str, Any]
+    sizes: Gume, data: Data, params: dict[str, Any], freeze_features: bool = False
 ) -> torch_gume.Model:
     """Returns PyTorch's model with our parameters."""
     names, maps = tuple(data.features), params["project"]
@@ -170,9 +182,9 @@ def plain_model(
         gates=tuple(linear(params["behaviour"][name]) for name in names),
     )
     loss = losses.Weights()
-    chosen = torch_gume.Settings(
-        ui_layers=settings["ui_layers"],
-        item_layers=settings["item_layers"],
+    settings = torch_gume.Settings(
+        ui_layers=sizes.ui_layers,
+        item_layers=sizes.item_layers,
         bm_temp=loss.behaviour_temperature,
         um_temp=loss.user_temperature,
         bm_loss=loss.behaviour,
@@ -180,45 +192,49 @@ def plain_model(
         vt_loss=loss.alignment,
         reg_weight_1=loss.embeddings,
         reg_weight_2=loss.interest,
-        batch_size=settings["batch_size"],
+        batch_size=sizes.batch_size,
         lr=OPTIMIZER.lr,
-        freeze_features=settings.get("torch_freezes", False),
+        freeze_features=freeze_features,
     )
     graphs = torch_gume.Graphs(*data.matrices)
-    return torch_gume.Model(weights, graphs, chosen, timing.torch_device())
+    return torch_gume.Model(weights, graphs, settings, timing.torch_device())
 
 
-def _epoch(
-    settings: dict[str, Any], data: Data, seed: int, torch: bool
-) -> timing.Bench:
-    """Times an epoch with its evaluation, of ours alone."""
+def epoch(options: Options, torch: bool) -> timing.Bench:
+    """Times an epoch with its evaluation; there is no side of PyTorch."""
     del torch
-    ours = Running(make_trainer(settings, data), seed)
+    data = graph.draw(options.gume, options.seed)
+    ours = Running(build_trainer(options.gume, data), options.seed)
     return timing.Bench(
         ours=ours.epoch,
-        torch=None,
         unit="s",
         per_block=1,
-        disagreement=lambda a, b: 0.0,
-        tolerance=0.0,
         peak_bytes=lambda: timing.peak(ours.compiled),
     )
 
 
-def _evaluate(
-    settings: dict[str, Any], data: Data, seed: int, torch: bool
+def evaluate(
+    options: Options, torch: bool, *, encode_once: bool = False
 ) -> timing.Bench:
-    """Times a full evaluation: all metrics of the validation and of the test items."""
-    trainer = make_trainer(settings, data)
+    """Times a full evaluation: all metrics of validation and test.
+
+    Args:
+      options: Sizes of all cases.
+      torch: Whether to prepare PyTorch's side.
+      encode_once: Whether PyTorch encodes once; the public code encodes for each batch.
+    """
+    sizes, seed = options.gume, options.seed
+    data = graph.draw(sizes, seed)
+    trainer = build_trainer(sizes, data)
     run, split, theirs = training.Run(trainer), data.split, None
     state = trainer.engine.replicate(trainer.init(seed))
     heldout = (split.valid, split.test)
 
     def ours():
         lists = run.rank(run.encode(state, {}))
-        found = [metrics.match_rows(lists.items, *rows) for rows in heldout]
-        means = [report.means(matches, report.PAIR_NAMES) for matches in found]
-        return np.array([list(told.values()) for told in means])
+        matches = [metrics.match_rows(lists.items, *rows) for rows in heldout]
+        means = [report.means(rows, report.PAIR_NAMES) for rows in matches]
+        return np.array([list(values.values()) for values in means])
 
     def compiled():
         placed = trainer.engine.replicate(trainer.constants)
@@ -227,17 +243,17 @@ def _evaluate(
 
     if torch:
         theirs = torch_gume.evaluate(
-            plain_model(settings, data, trainer.init(seed).params),
+            plain_model(sizes, data, trainer.init(seed).params),
             padded(split),
-            settings["torch_users"],
-            encode_once=settings.get("torch_encodes_once", False),
+            sizes.torch_users,
+            encode_once=encode_once,
         )
     return timing.Bench(
         ours=ours,
         torch=theirs,
         unit="s",
         per_block=1,
-        # Of the largest: rounding swaps items that are scored alike.
+        # Relative to the largest: rounding swaps items with equal scores.
         disagreement=lambda a, b: float(np.max(np.abs(a - b)) / np.max(b)),
         tolerance=1e-2,
         peak_bytes=lambda: timing.peak(compiled),
@@ -245,7 +261,7 @@ def _evaluate(
 
 
 def padded(split: pairs.PairSplit) -> torch_gume.Split:
-    """Lays the items of each user out in rows."""
+    """Returns the items of each user as padded rows."""
     rows = np.arange(split.num_users)
     parts = (split.train, split.valid, split.test)
     train, *heldout = (ranking.padded_rows(*part, rows) for part in parts)

@@ -1,6 +1,6 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a benchmark's case is made of: two sides of the same work, and their memory."""
+"""Two sides of the same work, how they are timed, and the memory that they use."""
 
 import contextlib
 import resource
@@ -18,52 +18,56 @@ Block = Callable[[], np.ndarray]
 
 
 class Bench(NamedTuple):
-    """Two sides of one case, ready to run.
+    """Both sides of one case, ready to run.
 
     Attributes:
-      ours: Does a block, waits for it and returns what it computed.
-      torch: Does the same; None if it is not timed.
-      unit: Of the result. Of a time, the work of a block is divided by; a rate counts
-        it by the second; `fraction` is the time that `ours` takes beyond `against`.
+      ours: Function that does a block of work, waits for it and returns its result.
+      unit: Unit of the row: a time for each unit of work, a rate (`users/s`), or
+        `fraction`, the time that `ours` takes in addition to `against`.
       per_block: Units of work in a block.
-      disagreement: Of the first results of both sides.
-      tolerance: Of the disagreement.
-      peak_bytes: Called at the end.
-      warm: Whether the first block only compiles.
+      peak_bytes: Function that returns the peak of memory; called at the end.
+      torch: The same work in PyTorch; None if it is not timed.
+      disagreement: Distance of the first results of both sides.
+      tolerance: Largest disagreement of sides that do the same work.
+      warm: Whether the first block is not timed, because it compiles.
       torch_per_block: Units of work in a block of PyTorch; None for as many as ours.
       against: Another way of ours to do a block, for the unit `fraction`.
     """
 
     ours: Block
-    torch: Block | None
     unit: str
     per_block: int
-    disagreement: Callable[[np.ndarray, np.ndarray], float]
-    tolerance: float
     peak_bytes: Callable[[], int]
+    torch: Block | None = None
+    disagreement: Callable[[np.ndarray, np.ndarray], float] = lambda a, b: 0.0
+    tolerance: float = 0.0
     warm: bool = True
     torch_per_block: int | None = None
     against: Block | None = None
 
 
 def torch_device() -> str:
-    """Returns where PyTorch has to run to be comparable."""
+    """Returns the device on which PyTorch has to run: that of JAX.
+
+    Raises:
+      UserError: PyTorch cannot use it.
+    """
     backend = jax.default_backend()
     if backend == "cpu":
         return "cpu"
     if backend != "gpu" or not torch_tokenizer.sees_gpu():
         raise UserError(
-            f"--torch: PyTorch cannot use the {backend} that JAX runs on: install a"
-            " PyTorch that does, or set JAX_PLATFORMS=cpu"
+            f"--torch: PyTorch cannot use the {backend} that JAX runs on; install a"
+            " PyTorch that can, or set JAX_PLATFORMS=cpu"
         )
     return "cuda"
 
 
 def peak(compiled: Callable[[], jax.stages.Compiled]) -> int:
-    """Returns the peak of the device, or on a CPU, which counts none, of the program.
+    """Returns the peak of memory of the device; on a CPU, that of the program.
 
     Args:
-      compiled: Returns the program, if it is asked for.
+      compiled: Function that returns the program; only called on a CPU.
     """
     counted = jax.local_devices()[0].memory_stats()
     if counted and "peak_bytes_in_use" in counted:
@@ -78,9 +82,9 @@ def peak(compiled: Callable[[], jax.stages.Compiled]) -> int:
 
 
 def _resident_bytes(field: str) -> int:
-    """Returns `VmRSS`, the memory of this process now, or `VmHWM`, the most so far.
+    """Returns `VmRSS`, the memory of this process, or `VmHWM`, its peak so far.
 
-    Where the kernel does not tell, it is the most so far for both.
+    Without /proc, both are the peak so far.
     """
     status = Path("/proc/self/status")
     if not status.exists():
@@ -90,19 +94,19 @@ def _resident_bytes(field: str) -> int:
 
 
 class Watched:
-    """A block on the host, and by how much its first run makes the process grow.
+    """Block on the host that measures by how much its first run grows the process.
 
-    What PyTorch's side takes afterwards does not count.
+    Memory that PyTorch's side takes afterwards does not count.
     """
 
     def __init__(self, block: Block):
         self._block, self._peak = block, None
 
     def __call__(self) -> np.ndarray:
-        """Does the block."""
+        """Runs the block."""
         if self._peak is not None:
             return self._block()
-        # The most so far may be from drawing the data: start over, where one may.
+        # The peak so far may be from drawing the data: reset it, where allowed.
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         before = _resident_bytes("VmRSS")
@@ -111,23 +115,20 @@ class Watched:
         return result
 
     def peak(self) -> int:
-        """Returns the growth in bytes; on an accelerator its own peak."""
-        assert self._peak is not None, "asked before the first run"
+        """Returns the growth in bytes; on an accelerator, the peak of the device."""
+        assert self._peak is not None, "the block has not run yet"
         if jax.default_backend() == "cpu":
             return self._peak
         return peak(lambda: jax.jit(lambda: 0).lower().compile())
 
 
 def host(block: Block) -> Bench:
-    """Returns a case of work on the host that has no other side."""
+    """Returns a case of work on the host, without PyTorch."""
     watched = Watched(block)
     return Bench(
         ours=watched,
-        torch=None,
         unit="s",
         per_block=1,
-        disagreement=lambda a, b: float(np.mean(a != b)),
-        tolerance=0.0,
         peak_bytes=watched.peak,
         warm=False,
     )

@@ -1,8 +1,6 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The tokenizer's cases of the benchmark: sizes in, two sides ready to run out."""
-
-from typing import Any
+"""Cases of the tokenizer: training steps, Sinkhorn, k-means and repair."""
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +9,7 @@ from jax import lax
 from jaxtyping import Int
 
 from rfrec.benchmarks import data, timing, torch_tokenizer
+from rfrec.benchmarks.options import Options, Shape
 from rfrec.codes import repair as repairs
 from rfrec.config import override
 from rfrec.tokenizer import fitting, kmeans, sinkhorn, training
@@ -29,28 +28,34 @@ _OPTIONS = override(
 )
 
 
-def make_trainer(settings: dict[str, Any], seed: int) -> training.Trainer:
-    """Returns a trainer on synthetic items, with k-means before the first step."""
-    sizes = settings["sizes"]
+def build_trainer(shape: Shape, epsilon: float, seed: int) -> training.Trainer:
+    """Returns a trainer on synthetic items, with k-means before the first step.
+
+    Args:
+      shape: Sizes.
+      epsilon: Sinkhorn regularisation of the last level; 0 takes the nearest codes.
+      seed: Seed of items and parameters.
+    """
+    sizes = shape.sizes
     options = override(
         _OPTIONS,
         seed=seed,
         sizes=sizes,
-        sk_epsilons=(0.0,) * (len(sizes) - 1) + (settings["epsilon"],),
-        hidden=settings["hidden"],
-        latent_width=settings["latent_width"],
-        batch_size=settings["batch_size"],
-        steps_per_call=settings["steps"],
+        sk_epsilons=(0.0,) * (len(sizes) - 1) + (epsilon,),
+        hidden=shape.hidden,
+        latent_width=shape.latent_width,
+        batch_size=shape.batch_size,
+        steps_per_call=shape.steps,
     )
     rng = np.random.default_rng(seed)
-    x = data.clusters(rng, settings["num_items"], settings["width"])
+    x = data.clusters(rng, shape.num_items, shape.width)
     # PyTorch uses one device too.
     engine = partition.make_engine("pmap", devices=jax.local_devices()[:1])
     return fitting.build_trainer(options, x, engine=engine)
 
 
 def _batches(trainer: training.Trainer, first: int) -> Int[np.ndarray, "S B"]:
-    """Returns the rows of a block's steps, as the run itself draws them."""
+    """Returns the rows of the steps of a block, as the run draws them."""
     size, count = trainer.schedule.steps_per_epoch, trainer.schedule.steps_per_call
     epochs = range(first // size, (first + count - 1) // size + 1)
     drawn = [
@@ -63,9 +68,18 @@ def _batches(trainer: training.Trainer, first: int) -> Int[np.ndarray, "S B"]:
     return np.concatenate(drawn)[start : start + count]
 
 
-def steps(settings: dict[str, Any], seed: int, torch: bool) -> timing.Bench:
-    """Times training steps, losses fetched once a block."""
-    trainer, count = make_trainer(settings, seed), settings["steps"]
+def steps(options: Options, torch: bool, *, shape: str, sinkhorn: bool) -> timing.Bench:
+    """Times training steps; the losses are fetched once a block.
+
+    Args:
+      options: Sizes of all cases.
+      torch: Whether to prepare PyTorch's side.
+      shape: Name of the shape in `options.rqvae`.
+      sinkhorn: Whether the last level assigns codes by Sinkhorn.
+    """
+    sizes = getattr(options.rqvae, shape)
+    epsilon = options.sinkhorn.epsilon if sinkhorn else 0.0
+    trainer, count = build_trainer(sizes, epsilon, options.seed), sizes.steps
     program, engine = training.Run(trainer).program(), trainer.engine
     held = {
         "state": program.begin_epoch(engine.replicate(trainer.init()), 0),
@@ -105,18 +119,18 @@ def steps(settings: dict[str, Any], seed: int, torch: bool) -> timing.Bench:
         torch=theirs,
         unit="ms/step",
         per_block=count,
-        # Later losses drift apart with the first code that rounding decides.
+        # Later losses differ after the first code that rounding decides.
         disagreement=lambda a, b: float(np.max(np.abs(a[0] / b[0] - 1))),
         tolerance=1e-2,
         peak_bytes=lambda: timing.peak(compiled),
     )
 
 
-def assign(settings: dict[str, Any], seed: int, torch: bool) -> timing.Bench:
+def assign(options: Options, torch: bool, *, shape: tuple[int, int]) -> timing.Bench:
     """Times balanced assignments, several batches a call as in training."""
-    rows, codes = settings["shape"]
-    calls, epsilon = settings["calls"], settings["epsilon"]
-    rng = np.random.default_rng(seed)
+    rows, codes = shape
+    calls, epsilon = options.sinkhorn.calls, options.sinkhorn.epsilon
+    rng = np.random.default_rng(options.seed)
     x, centers = (
         data.clusters(rng, rows * calls, 32),
         data.clusters(rng, codes, 32),
@@ -143,15 +157,17 @@ def assign(settings: dict[str, Any], seed: int, torch: bool) -> timing.Bench:
     )
 
 
-def cluster(settings: dict[str, Any], seed: int, torch: bool) -> timing.Bench:
+def cluster(
+    options: Options, torch: bool, *, shape: tuple[int, int, int]
+) -> timing.Bench:
     """Times k-means with its seeding."""
-    rows, width, k = settings["shape"]
+    (rows, width, k), seed = shape, options.seed
     x = data.clusters(np.random.default_rng(seed), rows, width)
     placed, key = jax.device_put(x), jax.random.key(seed)
-    static = {"k": k, "iterations": settings["iterations"]}
+    static = {"k": k, "iterations": options.kmeans.iterations}
     theirs = None
     if torch:
-        # As many as we need, should we converge before the last.
+        # As many iterations as ours takes until it converges.
         done = int(kmeans.fit(key, placed, **static).iterations)
         theirs = torch_tokenizer.cluster(
             x, k, iterations=done, device=timing.torch_device()
@@ -161,7 +177,7 @@ def cluster(settings: dict[str, Any], seed: int, torch: bool) -> timing.Bench:
         torch=theirs,
         unit="s",
         per_block=1,
-        # Seeds differ.
+        # The initial centres differ.
         disagreement=lambda a, b: float(np.abs(a / b - 1)),
         tolerance=0.1,
         peak_bytes=lambda: timing.peak(
@@ -170,10 +186,10 @@ def cluster(settings: dict[str, Any], seed: int, torch: bool) -> timing.Bench:
     )
 
 
-def repair(settings: dict[str, Any], seed: int, torch: bool) -> timing.Bench:
-    """Times the default repair of a table with conflicts, on the host."""
+def repair(options: Options, torch: bool, *, num_items: int) -> timing.Bench:
+    """Times the default repair of a code table with conflicts, on the host."""
     del torch
-    made = data.conflicting_codes(settings, seed)
+    items = data.conflicting_codes(options.repair, num_items, options.seed)
     return timing.host(
-        lambda: repairs.repair(made.codes, made.latents, made.codebooks).codes
+        lambda: repairs.repair(items.codes, items.latents, items.codebooks).codes
     )

@@ -1,8 +1,8 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""PyTorch's side of the graphs: how they are built, and the product with one.
+"""PyTorch's side of the graphs: their construction, and products with one.
 
-Cosines of all pairs are in memory at once, as in plain code they are.
+As in the public code, the cosines of all pairs are in memory at once.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from rfrec.benchmarks.torch_tokenizer import Block, set_up
 
 
 def neighbours(x, k: int):
-    """Returns cosines and numbers of the k rows nearest to each, itself among them."""
+    """Returns cosines and indices of the k nearest rows, a row itself included."""
     from torch.nn import functional
 
     x = functional.normalize(x)
@@ -24,9 +24,9 @@ def neighbours(x, k: int):
 
 
 def normalised(rows, columns, values, size: int):
-    """Makes a COO matrix with each value over the roots of its row and column sums.
+    """Returns a COO matrix of values divided by the roots of their row and column sums.
 
-    A node without edges has sum 0, and none of its own edges would be divided by it.
+    Nodes without edges have the sum 0, by which no value is divided.
     """
     import torch
 
@@ -34,10 +34,10 @@ def normalised(rows, columns, values, size: int):
     root = degree.pow(-0.5)
     root[torch.isinf(root)] = 0
     values = root[rows] * values * root[columns]
-    places = torch.stack([rows, columns])
+    indices = torch.stack([rows, columns])
     shape = (size, size)
     return torch.sparse_coo_tensor(
-        places, values, shape, check_invariants=False
+        indices, values, shape, check_invariants=False
     ).coalesce()
 
 
@@ -50,19 +50,19 @@ def build(
     k: int,
     device: str,
 ) -> Block:
-    """Prepares the building of all graphs.
+    """Prepares the construction of all graphs.
 
     Args:
-      users: Of the training pairs.
-      items: Of the training pairs.
-      num_users: U.
-      features: X_m.
-      k: Neighbours in each modality.
+      users: User of each training pair.
+      items: Item of each training pair.
+      num_users: Number of users.
+      features: Item features of each modality.
+      k: Number of neighbours in each modality.
       device: `cpu` or `cuda`.
 
     Returns:
       A function that builds them and returns their products with `probe`: those of
-      the graph of all nodes, then those of the alike items of each modality.
+      the graph of all nodes, then those of the similar items of each modality.
     """
     import torch
 
@@ -76,10 +76,10 @@ def build(
         near = [neighbours(x, k) for x in tables]
         rows = torch.arange(num_items, device=device).repeat_interleave(k)
         similar = [
-            normalised(rows, found.indices.flatten(), found.values.flatten(), num_items)
-            for found in near
+            normalised(rows, top.indices.flatten(), top.values.flatten(), num_items)
+            for top in near
         ]
-        lists = [found.indices.tolist() for found in near]
+        lists = [top.indices.tolist() for top in near]
         common = [
             (item, other)
             for item, several in enumerate(zip(*lists, strict=True))
@@ -102,22 +102,22 @@ def build(
 
 
 def probe(size: int) -> Float[np.ndarray, " N"]:
-    """Draws a vector whose products tell graphs apart."""
+    """Draws a vector whose products differ between graphs."""
     return np.random.default_rng(0).standard_normal(size, np.float32)
 
 
 def product(matrix, x: Float[np.ndarray, "N D"], *, calls: int, device: str) -> Block:
-    """Prepares products with a matrix of scipy, and their gradients.
+    """Prepares products with a sparse matrix, and their gradients.
 
     Args:
-      matrix: A, square.
-      x: To multiply.
-      calls: Of a block, each of which multiplies by A and then by its transpose, which
-        is the gradient of half the squared product.
+      matrix: Square scipy matrix.
+      x: Dense matrix to multiply.
+      calls: Products of a block, each with the matrix and then with its transpose,
+        which gives the gradient of half the squared product.
       device: `cpu` or `cuda`.
 
     Returns:
-      A function that returns what comes of x.
+      A function that returns the result of all products.
     """
     import torch
 
@@ -129,8 +129,8 @@ def product(matrix, x: Float[np.ndarray, "N D"], *, calls: int, device: str) -> 
         dense: Any = start
         for _ in range(calls):
             leaf = dense.clone().requires_grad_(True)
-            made = torch.sparse.mm(graph, leaf)
-            made.backward(made.detach())
+            output = torch.sparse.mm(graph, leaf)
+            output.backward(output.detach())
             dense = leaf.grad
         return dense.cpu().numpy()
 

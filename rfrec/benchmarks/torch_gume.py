@@ -1,10 +1,10 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""PyTorch's side of GUME's cases: the model by its equations, graphs as COO tensors.
+"""PyTorch's side of GUME: the model by its equations, graphs as COO tensors.
 
-Arrays of NumPy come in; a function that does a block of the work comes out. Where there
-is a choice that leaves the code plain, it is the one in PyTorch's favour: batches are
-drawn beforehand, noise only for the rows of a batch, losses are read once a block.
+Functions take NumPy arrays and return a function that runs a block of work. Choices
+favour PyTorch where the code stays plain: batches are drawn beforehand, noise is drawn
+for the rows of a batch only, and losses are fetched once a block.
 """
 
 from collections.abc import Sequence
@@ -17,24 +17,24 @@ from jaxtyping import Float, Int
 from rfrec.benchmarks.torch_tokenizer import Block, set_up
 
 _NOISE = 0.1
-# Length of the lists that are evaluated, and where metrics cut them.
+# Length of the evaluated lists, and the cut-offs of the metrics.
 _LISTED, _CUTS = 50, (5, 10, 20, 50)
 
 Linear = tuple[np.ndarray, np.ndarray]
 
 
 class Weights(NamedTuple):
-    """Parameters to start from; a linear map is a kernel [in, out] and a bias.
+    """Initial parameters; a linear map is a kernel [in, out] and a bias.
 
     Attributes:
-      users: E_u.
-      items: E_i.
-      interests: P_m of every modality.
-      features: X_m.
-      projections: The linear maps of g_m, one after the other.
-      attention: W and b of a.
-      attention_out: w of a.
-      gates: Of every modality, b_m.
+      users: Embeddings of the users.
+      items: Embeddings of the items.
+      interests: Preferences of the users in each modality.
+      features: Item features of each modality.
+      projections: Linear maps of the features of each modality, in their order.
+      attention: Hidden layer of the attention over modalities.
+      attention_out: Output weights of the attention.
+      gates: Behaviour gate of each modality.
     """
 
     users: Float[np.ndarray, "U D"]
@@ -48,7 +48,7 @@ class Weights(NamedTuple):
 
 
 class Graphs(NamedTuple):
-    """The graphs as scipy has them: of all nodes, users to items, alike items."""
+    """Graphs as scipy matrices: all nodes, users to items, similar items."""
 
     adjacency: Any
     user_item: Any
@@ -56,7 +56,7 @@ class Graphs(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """Of the model, its loss and Adam; the weights of the loss as GUME names them."""
+    """Settings of model, loss and Adam; weights of the loss have the names in GUME."""
 
     ui_layers: int
     item_layers: int
@@ -73,7 +73,7 @@ class Settings(NamedTuple):
 
 
 class Split(NamedTuple):
-    """Items of each user, as padded rows with -1: to mask, and to find."""
+    """Items of each user as rows padded with -1: training items and held-out items."""
 
     train: Int[np.ndarray, "U _"]
     heldout: tuple[Int[np.ndarray, "U _"], ...]
@@ -110,7 +110,7 @@ class Model:
         self.similar = [to_coo(graph, device) for graph in graphs.similar]
 
     def parameters(self) -> list[Any]:
-        """Returns all that is trained."""
+        """Returns all trained tensors."""
         maps = [pair for maps in self.projections for pair in maps]
         pairs = [*maps, self.attention, *self.gates]
         tensors = [self.users, self.items, *self.interests, *self.features]
@@ -119,7 +119,7 @@ class Model:
         return [tensor for tensor in tensors if tensor.requires_grad]
 
     def propagate(self):
-        """Returns H, F_m of all modalities, and Q, of all nodes."""
+        """Returns behaviour, explicit and interest embeddings of all nodes."""
         import torch
 
         def propagate_mean(x):
@@ -143,7 +143,7 @@ class Model:
         return behaviour, explicit, torch.stack(interests).mean(dim=0)
 
     def integrate(self, behaviour, explicit):
-        """Returns G and Z."""
+        """Returns the integrated modality embeddings and the final embeddings."""
         import torch
 
         def attend(x):
@@ -160,7 +160,7 @@ class Model:
         return integration, behaviour + integration
 
     def embeddings(self):
-        """Returns Z of users and of items."""
+        """Returns the final embeddings of users and of items."""
         import torch
 
         with torch.no_grad():
@@ -202,14 +202,14 @@ def to_coo(matrix, device: str):
     import torch
 
     coo = scipy.sparse.coo_array(matrix)
-    places = torch.tensor(np.stack(coo.coords).astype(np.int64))
+    indices = torch.tensor(np.stack(coo.coords).astype(np.int64))
     values = torch.tensor(coo.data.astype(np.float32))
-    made = torch.sparse_coo_tensor(places, values, coo.shape, check_invariants=False)
-    return made.coalesce().to(device)
+    matrix = torch.sparse_coo_tensor(indices, values, coo.shape, check_invariants=False)
+    return matrix.coalesce().to(device)
 
 
 def info_nce(x, y, temperature: float):
-    """Contrasts each row of x with all rows of y, of which the same one is right."""
+    """InfoNCE: classifies which row of y belongs to each row of x."""
     import torch
     from torch.nn import functional
 
@@ -219,7 +219,7 @@ def info_nce(x, y, temperature: float):
 
 
 def perturb(x):
-    """Moves rows by a random vector of length 0.1 in the orthant of each."""
+    """Adds a random vector of length 0.1 in the orthant of each row."""
     import torch
     from torch.nn import functional
 
@@ -227,7 +227,7 @@ def perturb(x):
 
 
 def align(explicit: Sequence[Any]):
-    """Compares mean and variance over all entries, mean over pairs of modalities."""
+    """Mean over pairs of modalities of the differences of their mean and variance."""
     import torch
 
     gaps = [
@@ -244,12 +244,12 @@ def train(
     """Prepares training steps with Adam.
 
     Args:
-      model: To train.
-      batches: Users, positives and negatives of each step, taken in turn.
-      steps: Of a block.
+      model: Model to train.
+      batches: Users, positives and negatives of each step, in turn.
+      steps: Number of steps of a block.
 
     Returns:
-      A function that does the next block and returns the losses.
+      A function that runs the next block and returns the losses.
     """
     import torch
 
@@ -280,11 +280,11 @@ def evaluate(model: Model, split: Split, batch: int, *, encode_once: bool) -> Bl
     """Prepares an evaluation: validation, then test.
 
     Args:
-      model: To evaluate.
-      split: Items to mask and to find.
-      batch: Users at a time.
-      encode_once: Whether embeddings are made once for both; else for every batch, as
-        the public code makes them.
+      model: Model to evaluate.
+      split: Training items, which are masked, and held-out items.
+      batch: Users of a batch.
+      encode_once: Whether embeddings are computed once for both; otherwise for each
+        batch, as in the public code.
 
     Returns:
       A function that returns recall, NDCG, precision and MAP at 5, 10, 20 and 50, of
@@ -315,7 +315,7 @@ def evaluate(model: Model, split: Split, batch: int, *, encode_once: bool) -> Bl
 
 
 def rank(z, users, seen):
-    """Returns the best items of users, those of their training left out."""
+    """Returns the best items of users, without their training items."""
     import torch
 
     scores = z[0][users] @ z[1].T
@@ -338,9 +338,9 @@ def metrics(lists, wanted, num_items: int):
     columns = {"recall": [], "ndcg": [], "precision": [], "map": []}
     for k in _CUTS:
         most = count.clamp(max=k)
-        found = hits[:, :k].sum(dim=1)
-        columns["recall"].append(found / count)
+        matches = hits[:, :k].sum(dim=1)
+        columns["recall"].append(matches / count)
         columns["ndcg"].append((hits * gain)[:, :k].sum(dim=1) / best[most.long() - 1])
-        columns["precision"].append(found / k)
+        columns["precision"].append(matches / k)
         columns["map"].append(exact[:, :k].sum(dim=1) / most)
-    return torch.stack([value for found in columns.values() for value in found], dim=1)
+    return torch.stack([value for name in columns for value in columns[name]], dim=1)

@@ -1,10 +1,10 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Hugging Face's side of the benchmark: its T5, used as MQL4GRec uses it.
+"""Hugging Face's side of the benchmark: its T5, used as in MQL4GRec.
 
-Arrays come in; a function that does a block of the work comes out. What both sides need
-once (tokens of histories, the trie) is made before the clock starts, and tokens are
-turned to codes by arithmetic, which MQL4GRec does by strings.
+Functions take arrays and return a function that runs a block of work. Tokens of the
+histories and the trie, which are needed once, are prepared outside of the timed block.
+Tokens are converted to codes by arithmetic, which MQL4GRec does with strings.
 """
 
 import itertools
@@ -24,7 +24,7 @@ _NEW_TOKENS = 10
 
 
 def build(weights: hf.Weights, device: str) -> Any:
-    """Builds the model of our weights."""
+    """Builds the model with our weights."""
     import torch
     import transformers
 
@@ -33,7 +33,7 @@ def build(weights: hf.Weights, device: str) -> Any:
     model: Any = transformers.T5ForConditionalGeneration(config)
     tensors = {name: torch.tensor(a) for name, a in hf.to_tensors(weights).items()}
     missing, unknown = model.load_state_dict(tensors, strict=False)
-    # The embedding is shared; everything else has come.
+    # The embedding is shared; every other tensor is set.
     assert not unknown and all("embed_tokens" in n or "lm_head" in n for n in missing)
     model.tie_weights()
     return model.to(device)
@@ -51,15 +51,15 @@ def decode(
     """Prepares `generate` under a trie of the items.
 
     Args:
-      weights: Of the model.
+      weights: Weights of the model.
       histories: Tokens of each batch; 0 is padding.
-      codes: Of the items.
-      level_tokens: Token of each code, one array a level.
-      beams: Beams, and items that are returned.
+      codes: Codes of the items.
+      level_tokens: Token of each code, one array for each level.
+      beams: Number of beams, and of returned items.
       device: `cpu` or `cuda`.
 
     Returns:
-      A function that searches for the next batch, in turns, and returns codes and
+      A function that searches for the next batch, in turn, and returns codes and
       scores, best first.
     """
     import torch
@@ -70,7 +70,7 @@ def decode(
     placed = [torch.tensor(tokens, device=device).long() for tokens in histories]
 
     def search(tokens):
-        found = model.generate(
+        output = model.generate(
             input_ids=tokens,
             attention_mask=(tokens != 0).long(),
             max_new_tokens=_NEW_TOKENS,
@@ -82,8 +82,8 @@ def decode(
             return_dict_in_generate=True,
         )
         shape = (len(tokens), beams)
-        scores = found.sequences_scores.cpu().numpy().reshape(*shape, 1)
-        tokens = found.sequences[:, 1:-1].cpu().numpy().reshape(*shape, -1)
+        scores = output.sequences_scores.cpu().numpy().reshape(*shape, 1)
+        tokens = output.sequences[:, 1:-1].cpu().numpy().reshape(*shape, -1)
         return np.concatenate([_codes(tokens, level_tokens), scores], axis=2)
 
     turns = itertools.cycle(placed)
@@ -102,7 +102,7 @@ def _codes(
 def prefixes(
     items: Int[np.ndarray, "N Q"],
 ) -> Callable[[int, Any], list[int]]:
-    """Makes the function that allows items: a trie of dicts, walked from its root.
+    """Returns the function that allows items only, by a trie of dictionaries.
 
     Args:
       items: Tokens of each item.
@@ -144,14 +144,14 @@ def train(
     """Prepares training steps with AdamW, dropout and clipping.
 
     Args:
-      weights: To start from; their architecture has the dropout.
-      batches: Taken in turns.
-      steps: Of a block.
-      optimizer: AdamW with a constant rate, decay of matrices and clipping.
+      weights: Initial weights; their architecture has the dropout rate.
+      batches: Batches, taken in turn.
+      steps: Number of steps of a block.
+      optimizer: AdamW with a constant rate, weight decay of matrices and clipping.
       device: `cpu` or `cuda`.
 
     Returns:
-      A function that does the next block and returns the loss of each step.
+      A function that runs the next block and returns the loss of each step.
     """
     import torch
 

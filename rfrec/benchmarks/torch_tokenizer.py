@@ -1,10 +1,10 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""PyTorch's side of the benchmark: the same work, written plainly by definition.
+"""PyTorch's side of the tokenizer: the same work, as plain code by definition.
 
-Arrays of NumPy come in; a function that does a block of the work comes out. Copying the
-result to the host at its end waits for a GPU. Where there is a choice, it is the one in
-PyTorch's favour: items and batches are on the device, and losses are read once a block.
+Functions take NumPy arrays and return a function that runs a block of work; copying its
+result to the host waits for a GPU. Choices favour PyTorch: items and batches are on the
+device, and losses are fetched once a block.
 """
 
 import os
@@ -27,7 +27,7 @@ def sees_gpu() -> bool:
 
 
 def set_up(device: str) -> None:
-    """Lets PyTorch use what JAX uses: all cores, and TF32 on a GPU."""
+    """Makes PyTorch use the same hardware as JAX: all cores, and TF32 on a GPU."""
     import torch
 
     torch.set_num_threads(os.cpu_count() or 1)
@@ -50,17 +50,17 @@ def train(
     """Prepares RQ-VAE training steps with AdamW.
 
     Args:
-      params: Of our model, to start from.
+      params: Initial parameters of our model.
       items: Item vectors.
-      batches: Returns the rows of a block from its first step on.
-      spec: Sizes and Sinkhorn; all else is straight-through and squared L2.
+      batches: Function that returns the rows of a block, given its first step.
+      spec: Sizes and Sinkhorn; the estimator is straight-through, with squared L2.
       beta: Commitment weight.
       lr: Learning rate.
-      weight_decay: Of AdamW.
+      weight_decay: Weight decay of AdamW.
       device: `cpu` or `cuda`.
 
     Returns:
-      A function that does the next block and returns total, reconstruction and
+      A function that runs the next block and returns total, reconstruction and
       quantization loss of each step.
     """
     import torch

@@ -1,6 +1,6 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The trie's cases of the benchmark: its construction, and searches under it."""
+"""Cases of the trie: its construction, and searches that it constrains."""
 
 from typing import Any, NamedTuple
 
@@ -9,93 +9,88 @@ import jax.numpy as jnp
 import numpy as np
 
 from rfrec.benchmarks import data, retrieval, timing
+from rfrec.benchmarks.options import Options
 from rfrec.benchmarks.retrieval import MODALITY
 from rfrec.codes import trie
 from rfrec.retrieval import beam, constraint, t5, training, vocab
 
 
-def prepare(settings: dict[str, Any], seed: int, torch: bool) -> timing.Bench:
-    """Times what the settings say: `build`, `search` or `step_overhead`, ours alone."""
+def _draw_codes(options: Options, num_items: int, levels: int):
+    rng, sizes = np.random.default_rng(options.seed), options.trie
+    return data.drawn_codes(rng, num_items, levels, sizes.codes, sizes.exponent)
+
+
+def build(
+    options: Options, torch: bool, *, num_items: int, levels: int
+) -> timing.Bench:
+    """Times the construction from a code table, on the host."""
     del torch
-    codes = data.drawn_codes(
-        np.random.default_rng(seed),
-        settings["num_items"],
-        settings["levels"],
-        settings["codes"],
-        settings["exponent"],
-    )
-    made = {"build": _build, "step_overhead": _overhead, "search": _search}
-    make = made[settings["what"]]
-    return make(codes, settings, seed)
-
-
-def _build(codes, settings: dict[str, Any], seed: int) -> timing.Bench:
-    """Times a build from a code table, on the host."""
-    del seed
-    sizes = (settings["codes"],) * settings["levels"]
+    codes = _draw_codes(options, num_items, levels)
+    sizes = (options.trie.codes,) * levels
     return timing.host(lambda: trie.build(codes, sizes).leaf_items)
 
 
 class _Limited(NamedTuple):
-    """A compiled search under a trie, and what it takes.
+    """Compiled search with a trie, and its arguments.
 
     Attributes:
       words: Vocabulary of the codes.
-      arch: Of the T5.
-      program: Takes parameters, histories and index.
-      given: These.
+      arch: Architecture of the T5.
+      program: Function of parameters, histories and index.
+      args: Arguments of the program.
     """
 
     words: vocab.Vocabulary
     arch: t5.Architecture
     program: jax.stages.Compiled
-    given: tuple[Any, Any, Any]
+    args: tuple[Any, Any, Any]
 
     def __call__(self) -> np.ndarray:
-        return np.asarray(self.program(*self.given))
+        return np.asarray(self.program(*self.args))
 
 
-def _limited(codes, settings: dict[str, Any], seed: int) -> _Limited:
-    words = retrieval.vocabulary((settings["codes"],) * codes.shape[1])
-    arch = t5.Architecture(vocab_size=words.size, **settings["model"])
-    params = jax.device_put(training.fresh_weights(arch, seed))
+def _limited(options: Options, num_items: int, levels: int) -> _Limited:
+    codes = _draw_codes(options, num_items, levels)
+    words = retrieval.vocabulary((options.trie.codes,) * levels)
+    arch = retrieval.build_architecture(options, words)
+    params = jax.device_put(training.fresh_weights(arch, options.seed))
     built = trie.build(codes, words.sizes(MODALITY))
     index = constraint.make_index(built, words.code_tokens(MODALITY))
-    limited = beam.settings(arch, built, num_beams=settings["beams"])
-    given = (params, *jax.device_put((_histories(words, settings, seed), index)))
+    limited = beam.settings(arch, built, num_beams=options.trie.beams)
+    args = (params, *jax.device_put((_histories(words, options), index)))
     program = jax.jit(lambda p, h, i: beam.search(p, h, i, limited).scores)
-    return _Limited(words, arch, program.lower(*given).compile(), given)
+    return _Limited(words, arch, program.lower(*args).compile(), args)
 
 
-def _search(codes, settings: dict[str, Any], seed: int) -> timing.Bench:
-    """Times a search under the trie."""
-    limited = _limited(codes, settings, seed)
+def search(
+    options: Options, torch: bool, *, num_items: int, levels: int
+) -> timing.Bench:
+    """Times a search with the trie."""
+    del torch
+    limited = _limited(options, num_items, levels)
     return timing.Bench(
         ours=limited,
-        torch=None,
         unit="users/s",
-        per_block=settings["users"],
-        disagreement=lambda a, b: 0.0,
-        tolerance=0.0,
+        per_block=options.trie.users,
         peak_bytes=lambda: timing.peak(lambda: limited.program),
     )
 
 
-def _overhead(codes, settings: dict[str, Any], seed: int) -> timing.Bench:
-    """Times a whole search under the trie against one in which all codes are legal."""
-    limited = _limited(codes, settings, seed)
-    words, params, histories = limited.words, *limited.given[:2]
-    free = free_search(limited.arch, words.sizes(MODALITY), settings["beams"])
-    # Constants of the program: what allows everything, the compiler can leave out.
+def step_overhead(
+    options: Options, torch: bool, *, num_items: int, levels: int
+) -> timing.Bench:
+    """Times a search with the trie against one that allows all codes."""
+    del torch
+    limited = _limited(options, num_items, levels)
+    words, (params, histories, _) = limited.words, limited.args
+    free = free_search(limited.arch, words.sizes(MODALITY), options.trie.beams)
+    # Constants of the program, so that the compiler can remove the constraint.
     everything = jax.tree.map(jnp.asarray, free_index(words.code_tokens(MODALITY)))
     other = jax.jit(lambda p, h: beam.search(p, h, everything, free).scores)
     return timing.Bench(
         ours=limited,
-        torch=None,
         unit="fraction",
         per_block=1,
-        disagreement=lambda a, b: 0.0,
-        tolerance=0.0,
         peak_bytes=lambda: timing.peak(lambda: limited.program),
         against=lambda: np.asarray(other(params, histories)),
     )
@@ -104,12 +99,12 @@ def _overhead(codes, settings: dict[str, Any], seed: int) -> timing.Bench:
 def free_search(
     arch: t5.Architecture, sizes: tuple[int, ...], beams: int
 ) -> beam.Search:
-    """Describes a search in which every code may follow every prefix."""
+    """Returns settings of a search in which every code may follow every prefix."""
     return beam.Search(arch, (beams,) * len(sizes), sizes, num_beams=beams)
 
 
 def free_index(tokens) -> constraint.Index:
-    """Makes an index of one node for each depth, to which every code leads."""
+    """Returns an index with one node for each depth, to which every code leads."""
     tables = tuple(
         trie.Table(
             indptr=np.array([0, len(level)], np.int32),
@@ -121,10 +116,10 @@ def free_index(tokens) -> constraint.Index:
     return constraint.Index(tables, tuple(tokens), np.zeros((2, 1), np.int32))
 
 
-def _histories(words: vocab.Vocabulary, settings: dict[str, Any], seed: int):
+def _histories(words: vocab.Vocabulary, options: Options):
     """Draws tokens of histories of equal length."""
-    rng = np.random.default_rng(seed)
-    shape = (settings["users"], settings["history"])
+    rng = np.random.default_rng(options.seed)
+    shape = (options.trie.users, options.trie.history)
     columns = [
         rng.choice(tokens, shape).astype(np.int32)
         for tokens in words.code_tokens(MODALITY)

@@ -259,7 +259,7 @@ class Restored:
 
     @property
     def ratio(self) -> float:
-        """Mixing ratio chosen by validation; if that is 0, the smallest other choice."""
+        """Mixing ratio that validation chose; if that is 0, the smallest other one."""
         chosen = training.Run(self.trainer).choose(self.state).arguments
         ratio = chosen.get("ratio", self.flow.inference_mix_ratio)
         others = [r for r in self.flow.inference_choices if r > 0]

@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from rfrec.benchmarks import cases as bench_cases
-from rfrec.benchmarks import data, scale, timing, tokenizer
+from rfrec.benchmarks import cases, data, scale, timing, tokenizer
+from rfrec.benchmarks.options import SMOKE, Options, Repair, check_sizes
 from rfrec.codes import table
-from rfrec.config import UserError
+from rfrec.config import UserError, override
 from rfrec.launch import bench
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -27,16 +27,17 @@ def _config(name="bench", variant="smoke"):
     return module["get_config"](variant)
 
 
-def _case(name, **settings):
-    case = next(c for c in bench_cases.build(_config()) if c.name == name)
-    return case._replace(settings=case.settings | settings)
+def _case(name, **changes):
+    """Returns a case of the tiny sizes, with some sizes of its group replaced."""
+    options = override(SMOKE, **{name.split("/")[0]: changes})
+    return next(case for case in cases.build(options) if case.name == name)
 
 
 def test_the_rows_have_the_promised_names():
-    config = _config(variant="")
-    bench.cfg.check(config, bench.rules(config))
-    names = [case.name for case in bench_cases.build(config)]
-    assert {name.split("/")[0] for name in names} == set(bench.GROUPS)
+    bench.options.check(_config(variant=""), Options)
+    check_sizes(Options())
+    names = [case.name for case in cases.build(Options())]
+    assert {name.split("/")[0] for name in names} == set(cases.GROUPS)
     assert names[: names.index("beam/t5_vocabulary")] == [
         "rqvae/ml1m",
         "rqvae/ml1m_sinkhorn",
@@ -66,8 +67,8 @@ def test_shapes_are_those_of_the_tokenizer(name, variant):
 
 def test_sinkhorn_is_on_the_last_level_only():
     plain, balanced = (
-        tokenizer.make_trainer(_case(name).settings, 0).arch.quantization
-        for name in ("rqvae/tiny", "rqvae/tiny_sinkhorn")
+        tokenizer.build_trainer(SMOKE.rqvae.ml1m, epsilon, 0).arch.quantization
+        for epsilon in (0.0, 0.003)
     )
     assert plain.sk_epsilons == (0.0, 0.0)
     assert balanced.sk_epsilons == (0.0, 0.003)
@@ -76,7 +77,7 @@ def test_sinkhorn_is_on_the_last_level_only():
 @pytest.mark.parametrize(
     ("name", "unit"),
     [
-        ("rqvae/tiny_sinkhorn", "ms/step"),
+        ("rqvae/ml1m_sinkhorn", "ms/step"),
         ("sinkhorn/16x8", "ms"),
         ("kmeans/60x3x4", "s"),
         ("repair/2000", "s"),
@@ -87,7 +88,7 @@ def test_sinkhorn_is_on_the_last_level_only():
     ],
 )
 def test_a_row_holds_what_was_measured(name, unit):
-    row = bench_cases.measure(_case(name), torch=False)
+    row = cases.measure(_case(name), torch=False)
     assert row.name == name and row.unit == unit and row.device
     assert 0 < row.ours < 1e4 and row.torch is None and row.ratio is None
     assert isinstance(row.peak_bytes, int) and row.peak_bytes >= 0
@@ -95,21 +96,21 @@ def test_a_row_holds_what_was_measured(name, unit):
 
 
 def test_memory_of_a_step_covers_items_and_parameters():
-    case = _case("rqvae/tiny", num_items=50_000, width=24)
-    assert bench_cases.measure(case, torch=False).peak_bytes > 50_000 * 24 * 4
+    case = _case("rqvae/ml1m", ml1m={"num_items": 50_000, "width": 24})
+    assert cases.measure(case, torch=False).peak_bytes > 50_000 * 24 * 4
 
 
 def test_a_streamed_epoch_equals_a_resident_one(tmp_path):
-    settings = _case("scale/epoch_300").settings
-    vectors = data.clusters(np.random.default_rng(0), 300, settings["width"])
+    sizes = SMOKE.scale
+    vectors = data.clusters(np.random.default_rng(0), 300, sizes.width)
     np.save(tmp_path / "vectors.npy", vectors)
     mapped = np.load(tmp_path / "vectors.npy", mmap_mode="r")
-    streamed = scale.make_trainer(settings, 0, mapped)
+    streamed = scale.build_trainer(sizes, 0, mapped)
     assert not streamed.items.resident
     items = dataclasses.replace(streamed.items, values=vectors, resident=True)
     resident = dataclasses.replace(streamed, items=items)
     losses = [scale.epoch(trainer)() for trainer in (streamed, resident)]
-    assert len(losses[0]) == -(-300 // settings["batch_size"])
+    assert len(losses[0]) == -(-300 // sizes.batch_size)
     np.testing.assert_allclose(*losses, rtol=1e-6)
 
 
@@ -120,38 +121,38 @@ class Sides(NamedTuple):
 
 def _both_sides(case):
     pytest.importorskip("torch", reason="times or compares torch")
-    made = bench_cases.prepare(case, torch=True)
+    made = case.prepare(torch=True)
     assert made.torch is not None
     return Sides(made.ours, made.torch)
 
 
 def test_both_sides_train_alike():
-    for name in ("rqvae/tiny", "rqvae/tiny_sinkhorn"):
-        case = _case(name, steps=9)
+    for name in ("rqvae/ml1m", "rqvae/ml1m_sinkhorn"):
+        case = _case(name, ml1m={"steps": 9})
         made = _both_sides(case)
         for _ in range(2):
             np.testing.assert_allclose(made.ours(), made.torch(), rtol=1e-3)
 
 
 def test_both_sides_assign_alike():
-    made = _both_sides(_case("sinkhorn/16x8", shape=(64, 16)))
+    made = _both_sides(_case("sinkhorn/64x16", shapes=((64, 16),)))
     np.testing.assert_array_equal(made.ours(), made.torch())
 
 
 def test_both_sides_cluster_as_well_as_each_other():
-    case = _case("kmeans/60x3x4", shape=(500, 4, 9), iterations=20)
+    case = _case("kmeans/500x4x9", shapes=((500, 4, 9),), iterations=20)
     made = _both_sides(case)
     assert made.torch() == pytest.approx(made.ours(), rel=0.1)
 
 
 def test_the_ratio_tells_how_many_times_faster_we_are():
     pytest.importorskip("torch", reason="times or compares torch")
-    row = bench_cases.measure(_case("kmeans/60x3x4"), torch=True)
+    row = cases.measure(_case("kmeans/60x3x4"), torch=True)
     assert row.torch is not None
     assert row.ratio == pytest.approx(row.torch / row.ours)
 
 
-def _made(ours, theirs):
+def _sides(ours, theirs):
     return timing.Bench(
         ours=lambda: np.array(ours),
         torch=lambda: np.array(theirs),
@@ -165,9 +166,11 @@ def _made(ours, theirs):
 
 @pytest.mark.parametrize("theirs", [1.2, np.nan])
 def test_sides_that_do_different_work_are_not_timed(monkeypatch, theirs):
-    monkeypatch.setattr(bench_cases, "prepare", lambda case, torch: _made(1, theirs))
-    with pytest.raises(RuntimeError, match="rqvae/tiny: the two sides differ"):
-        bench_cases.measure(_case("rqvae/tiny"), torch=True)
+    monkeypatch.setattr(cases.Case, "prepare", lambda case, torch: _sides(1, theirs))
+    with pytest.raises(
+        RuntimeError, match="rqvae/ml1m: the results of both sides differ"
+    ):
+        cases.measure(_case("rqvae/ml1m"), torch=True)
 
 
 def test_blocks_alternate_and_the_median_counts(monkeypatch):
@@ -178,23 +181,22 @@ def test_blocks_alternate_and_the_median_counts(monkeypatch):
         now[0] += next(costs)
         return np.array(0)
 
-    made = _made(0, 0)._replace(
+    made = _sides(0, 0)._replace(
         ours=lambda: block("ours"), torch=lambda: block("torch"), per_block=2
     )
-    monkeypatch.setattr(bench_cases, "prepare", lambda case, torch: made)
+    monkeypatch.setattr(cases.Case, "prepare", lambda case, torch: made)
     clock = types.SimpleNamespace(perf_counter=lambda: now[0])
-    monkeypatch.setattr(bench_cases, "time", clock)
-    case = _case("rqvae/tiny")._replace(repetitions=3)
-    row = bench_cases.measure(case, torch=True)
+    monkeypatch.setattr(cases, "time", clock)
+    monkeypatch.setattr(cases.Case, "repetitions", 3)
+    row = cases.measure(_case("rqvae/ml1m"), torch=True)
     assert order == ["ours", "torch"] * 4
     assert (row.ours, row.torch, row.ratio) == (1.0, 3.0, 3.0)
 
 
 def test_the_share_of_conflicts_is_as_asked():
-    settings = {"num_items": 60_000, "width": 3, "sizes": (64,) * 4, "conflicts": 0.03}
-    made = data.conflicting_codes(settings, 0)
-    found = table.statistics(made.codes, settings["sizes"])
-    assert 0.02 < found.collision_rate < 0.04
+    repair = Repair(width=3, sizes=(64,) * 4, conflicts=0.03)
+    codes = data.conflicting_codes(repair, 60_000, 0).codes
+    assert 0.02 < table.statistics(codes, repair.sizes).collision_rate < 0.04
 
 
 def test_clusters_have_mean_square_one():
@@ -206,10 +208,10 @@ def test_clusters_have_mean_square_one():
 def test_a_word_is_a_name_or_its_beginning():
     names = ["trie/build_1e4", "trie/build_1e5", "trie/builder", "trie/search_1e4"]
     all_names = ["gume/step", "gume/step_2", *names]
-    cases = [bench_cases.Case(name, {}, 0, 1) for name in all_names]
+    all_cases = [cases.Case(name, print, {}, SMOKE) for name in all_names]
 
     def chosen(*only):
-        return [case.name for case in bench.select(cases, only)]
+        return [case.name for case in cases.select(all_cases, only)]
 
     assert chosen("trie/build") == names[:2]
     assert chosen("trie") == names
@@ -219,13 +221,13 @@ def test_a_word_is_a_name_or_its_beginning():
 
 
 def test_a_name_or_a_group_chooses():
-    cases = bench_cases.build(_config())
-    chosen = bench.select(cases, ["repair", "rqvae/tiny"])
-    assert [case.name for case in chosen] == ["rqvae/tiny", "repair/2000"]
+    all_cases = cases.build(SMOKE)
+    chosen = cases.select(all_cases, ["repair", "rqvae/ml1m"])
+    assert [case.name for case in chosen] == ["rqvae/ml1m", "repair/2000"]
     with pytest.raises(UserError, match="--only=graph is unknown: use some of rqvae, "):
-        bench.select(cases, ["kmeans", "graph"])
-    with pytest.raises(UserError, match="--only= names nothing"):
-        bench.select(cases, [])
+        cases.select(all_cases, ["kmeans", "graph"])
+    with pytest.raises(UserError, match="--only is empty"):
+        cases.select(all_cases, [])
 
 
 def _flags(monkeypatch, **values):
@@ -242,7 +244,7 @@ def test_without_pytorch_the_extra_is_named(monkeypatch):
 
 def test_a_missing_folder_is_told_before_measuring(monkeypatch, tmp_path):
     _flags(monkeypatch, out=str(tmp_path / "none" / "a.json"))
-    with pytest.raises(UserError, match=r"--out=.*there is no folder"):
+    with pytest.raises(UserError, match=r"--out=.*does not exist"):
         bench.main(_config(), None)
 
 
@@ -251,8 +253,11 @@ def test_a_missing_folder_is_told_before_measuring(monkeypatch, tmp_path):
     [
         ({"sinkhorn.shapes": ((16,),)}, "config.sinkhorn.shapes"),
         ({"kmeans.shapes": ((16, 8, 0),)}, "config.kmeans.shapes"),
-        ({"kmeans.shapes": ((4, 3, 8),)}, "no more clusters than vectors"),
-        ({"rqvae.tiny.steps": 0}, "config.rqvae.tiny.steps=0: must be at least 1"),
+        (
+            {"kmeans.shapes": ((4, 3, 8),)},
+            "kmeans.shapes: clusters=8: must be at most 4",
+        ),
+        ({"rqvae.ml1m.steps": 0}, "config.rqvae.ml1m.steps=0: must be an integer"),
     ],
 )
 def test_impossible_sizes_are_named(monkeypatch, change, message):
@@ -275,11 +280,11 @@ def test_a_process_that_dies_is_told(monkeypatch):
             return None
 
         def submit(self, *args):
-            raise bench.BrokenProcessPool("gone")
+            raise cases.BrokenProcessPool("gone")
 
-    monkeypatch.setattr(bench, "ProcessPoolExecutor", Pool)
-    with pytest.raises(UserError, match="repair/2000: its process died"):
-        bench.measure(_case("repair/2000"), torch=False)
+    monkeypatch.setattr(cases, "ProcessPoolExecutor", Pool)
+    with pytest.raises(UserError, match="repair/2000: the process was killed"):
+        cases.measure_apart(_case("repair/2000"), torch=False)
 
 
 def test_the_command_writes_and_prints_the_rows(tmp_path, run_python):

@@ -12,26 +12,23 @@ import jax
 import numpy as np
 import pytest
 
-from rfrec.benchmarks import cases, graph_data, gume, torch_graph, torch_gume
+from rfrec.benchmarks import cases, gume, torch_graph, torch_gume
+from rfrec.benchmarks import data as bench_data
 from rfrec.benchmarks import graph as bench_graph
-from rfrec.config import UserError
+from rfrec.benchmarks.options import SMOKE, Options, check_sizes
+from rfrec.config import UserError, override
 from rfrec.data import pairs
 from rfrec.evaluation import metrics, report
 from rfrec.graph import losses
-from rfrec.launch import bench
 
 ROOT = pathlib.Path(__file__).parents[2]
 GROUPS = ("gume", "spmm", "knn", "flow")
 
 
-def _config(variant="smoke", name="bench"):
-    file = runpy.run_path(str(ROOT / "configs" / f"{name}.py"))
-    return file["get_config"](variant)
-
-
-def _case(name, **settings):
-    case = next(c for c in cases.build(_config()) if c.name == name)
-    return case._replace(settings=case.settings | settings)
+def _case(name, **changes):
+    """Returns a case of the tiny sizes, with some sizes of its group replaced."""
+    options = override(SMOKE, **{name.split("/")[0]: changes})
+    return next(case for case in cases.build(options) if case.name == name)
 
 
 @pytest.fixture(autouse=True)
@@ -47,20 +44,15 @@ def single_threaded(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def settings():
-    return _case("gume/train_step_baby").settings
-
-
-@pytest.fixture(scope="module")
-def data(settings):
-    return bench_graph.draw(settings, 0)
+def data():
+    return bench_graph.draw(SMOKE.gume, 0)
 
 
 # Names and sizes.
 
 
 def test_the_rows_have_the_promised_names():
-    names = [case.name for case in cases.build(_config(""))]
+    names = [case.name for case in cases.build(Options())]
     assert [n for n in names if n.split("/")[0] in GROUPS] == [
         "gume/train_step_baby",
         "gume/train_step_baby_frozen",
@@ -79,9 +71,10 @@ def test_the_rows_have_the_promised_names():
 
 
 def test_the_model_is_the_one_that_is_trained():
-    ours, trained = _config("").gume, _config("baby", "gume")
+    file = runpy.run_path(str(ROOT / "configs" / "gume.py"))
+    ours, trained = Options().gume, file["get_config"]("baby")
     for name in ("width", "ui_layers", "item_layers"):
-        assert ours[name] == trained.model[name]
+        assert getattr(ours, name) == trained.model[name]
     assert ours.batch_size == trained.train.batch_size
     assert ours.neighbours == trained.graph.neighbours
     assert gume.OPTIMIZER.lr == trained.optim.lr
@@ -90,45 +83,49 @@ def test_the_model_is_the_one_that_is_trained():
     )
 
 
-def test_every_key_has_a_rule():
-    for variant in ("", "smoke"):
-        config = _config(variant)
-        keys = {f"{section}.{key}" for section in GROUPS for key in config[section]}
-        assert keys <= bench.rules(config).keys()
-        bench.cfg.check(config, bench.rules(config))
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"gume": {"valid_pairs": 59}}, "config.gume.num_users=60: must be at most 59"),
+        (
+            {"gume": {"train_pairs": 601}},
+            "config.gume.train_pairs=601: must be at most",
+        ),
+        ({"gume": {"neighbours": 41}}, "config.gume.neighbours=41: must be at most 40"),
+        ({"knn": {"shapes": ((4, 12),)}}, "config.knn.neighbours=5: must be at most 4"),
+    ],
+)
+def test_sizes_that_contradict_each_other_are_named(change, message):
+    with pytest.raises(UserError, match=message):
+        check_sizes(override(SMOKE, **change))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"gume.valid_pairs": 59}, "config.gume.valid_pairs=59: must be an integer, a"),
-        ({"gume.train_pairs": 601}, "at most a quarter of what users and items allow"),
-        ({"gume.neighbours": 41}, "no more than config.gume.num_items"),
-        ({"gume.feature_widths": ()}, "config.gume.feature_widths"),
-        ({"knn.shapes": ((4, 12),)}, "no fewer vectors than config.knn.neighbours"),
-        ({"flow.rows": 0}, "config.flow.rows=0"),
+        ({"gume": {"feature_widths": ()}}, "feature_widths"),
+        ({"flow": {"rows": 0}}, "rows=0"),
     ],
 )
 def test_impossible_sizes_are_named(change, message):
-    config = _config()
-    config.update_from_flattened_dict(change)
     with pytest.raises(UserError, match=message):
-        bench.cfg.check(config, bench.rules(config))
+        override(SMOKE, **change)
 
 
 # The data.
 
 
-def test_purchases_have_the_sizes_asked_for(settings):
-    split = graph_data.purchases(settings, 0)
+def test_purchases_have_the_given_sizes():
+    sizes = SMOKE.gume
+    split = bench_data.purchases(sizes, 0)
     parts = [getattr(split, part) for part in pairs.PARTS]
     assert [len(p.items) for p in parts] == [300, 64, 66]
     assert all((p.counts > 0).all() for p in parts)
     keys = np.concatenate([p.users * split.num_items + p.items for p in parts])
     assert len(np.unique(keys)) == len(keys)
-    again = graph_data.purchases(settings, 0)
-    assert again.fingerprint == split.fingerprint
-    assert graph_data.purchases(settings, 1).fingerprint != split.fingerprint
+    second = bench_data.purchases(sizes, 0)
+    assert second.fingerprint == split.fingerprint
+    assert bench_data.purchases(sizes, 1).fingerprint != split.fingerprint
 
 
 def test_popularity_and_activity_have_long_tails():
@@ -139,7 +136,7 @@ def test_popularity_and_activity_have_long_tails():
         "valid_pairs": 2000,
         "test_pairs": 2000,
     }
-    split = graph_data.purchases(sizes, 0)
+    split = bench_data.purchases(sizes, 0)
     for counts in (
         np.bincount(split.train.items, minlength=1000),
         split.train.counts,
@@ -149,7 +146,7 @@ def test_popularity_and_activity_have_long_tails():
 
 def test_vectors_in_a_file_are_as_asked(tmp_path):
     path = tmp_path / "x.npy"
-    graph_data.write_vectors(path, (5000, 6), 0)
+    bench_data.write_vectors(path, (5000, 6), 0)
     x = np.load(path, mmap_mode="r")
     assert x.shape == (5000, 6) and x.dtype == np.float32
     assert np.isfinite(x).all() and len(np.unique(x[:, 0])) > 4900
@@ -179,7 +176,7 @@ def test_parts_of_the_loss_equal_loops():
     assert torch_gume.align([x, y]).item() == pytest.approx(gap, rel=1e-5)
 
 
-def test_metrics_equal_ours(settings, data):
+def test_metrics_equal_ours(data):
     torch = pytest.importorskip("torch", reason="times or compares torch")
     split = data.split
     rng = np.random.default_rng(0)
@@ -193,11 +190,12 @@ def test_metrics_equal_ours(settings, data):
         np.testing.assert_allclose(column, values, rtol=1e-5)
 
 
-def _after(settings, data, steps):
+def _after(data, frozen, steps):
     """Embeddings of both sides after some steps, and their losses."""
-    trainer = gume.make_trainer(settings, data)
+    sizes = SMOKE.gume
+    trainer = gume.build_trainer(sizes, data, frozen)
     running = gume.Running(trainer, 0)
-    model = gume.plain_model(settings, data, trainer.init(0).params)
+    model = gume.plain_model(sizes, data, trainer.init(0).params, frozen)
     drawn = gume.batches(trainer, 0, steps)
     theirs = torch_gume.train(model, drawn, steps)()
     ours = running.advance(steps)
@@ -206,16 +204,15 @@ def _after(settings, data, steps):
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_both_sides_take_the_same_steps(settings, data, monkeypatch, frozen):
+def test_both_sides_take_the_same_steps(data, monkeypatch, frozen):
     pytest.importorskip("torch", reason="times or compares torch")
     # Each side draws its perturbations for itself: without the part that has them.
     plain = losses.Weights(user=0.0)
     monkeypatch.setattr(
         gume.losses, "Weights", functools.partial(dataclasses.replace, plain)
     )
-    both = settings | {"freeze_features": frozen, "torch_freezes": frozen}
     # Six steps: the fifth is the shorter last one of an epoch.
-    (ours, z), (theirs, other) = _after(both, data, 6)
+    (ours, z), (theirs, other) = _after(data, frozen, 6)
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
     for a, b in zip(z, other, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
@@ -223,17 +220,17 @@ def test_both_sides_take_the_same_steps(settings, data, monkeypatch, frozen):
 
 def test_with_perturbations_both_sides_have_nearly_the_same_loss():
     pytest.importorskip("torch", reason="times or compares torch")
-    made = cases.prepare(_case("gume/train_step_baby"), True)
+    made = _case("gume/train_step_baby").prepare(True)
     assert made.torch is not None
     ours, theirs = made.ours(), made.torch()
     assert (len(ours), len(theirs)) == (3, 2)
     assert 0 < made.disagreement(ours, theirs) < made.tolerance
 
 
-@pytest.mark.parametrize("once", [False, True])
+@pytest.mark.parametrize("once", ["", "_encode_once"])
 def test_both_sides_rank_alike(once):
     pytest.importorskip("torch", reason="times or compares torch")
-    made = cases.prepare(_case("gume/evaluate_baby", torch_encodes_once=once), True)
+    made = _case(f"gume/evaluate_baby{once}").prepare(True)
     assert made.torch is not None
     ours, theirs = made.ours(), made.torch()
     assert ours.shape == (2, 16)
@@ -242,13 +239,13 @@ def test_both_sides_rank_alike(once):
     assert made.peak_bytes() > 0
 
 
-def test_both_sides_list_the_same_items(settings, data):
+def test_both_sides_list_the_same_items(data):
     torch = pytest.importorskip("torch", reason="times or compares torch")
-    trainer = gume.make_trainer(settings, data)
+    trainer = gume.build_trainer(SMOKE.gume, data)
     run = gume.training.Run(trainer)
     state = trainer.engine.replicate(trainer.init(0))
     lists = run.rank(run.encode(state, {})).items
-    model = gume.plain_model(settings, data, trainer.init(0).params)
+    model = gume.plain_model(SMOKE.gume, data, trainer.init(0).params)
     seen = torch.tensor(gume.padded(data.split).train.astype(np.int64))
     other = torch_gume.rank(model.embeddings(), torch.arange(60), seen)
     listed = lists >= 0
@@ -260,7 +257,7 @@ def test_both_sides_list_the_same_items(settings, data):
 @pytest.mark.parametrize("name", ["gume/build_graphs_baby", "spmm/baby_8"])
 def test_both_sides_of_the_graphs_agree(name):
     pytest.importorskip("torch", reason="times or compares torch")
-    made = cases.prepare(_case(name), True)
+    made = _case(name).prepare(True)
     assert made.torch is not None
     np.testing.assert_allclose(made.ours(), made.torch(), rtol=1e-4, atol=1e-5)
 
@@ -274,7 +271,7 @@ def test_a_node_without_edges_stays_finite():
 
 def test_neighbours_in_a_file_are_the_nearest():
     case = _case("knn/50x12")
-    made = cases.prepare(case, False)
+    made = case.prepare(False)
     items = made.ours()
     assert items.shape == (50, 5) and made.torch is None
     np.testing.assert_array_equal(items[:, 0], np.arange(50))
@@ -284,15 +281,15 @@ def test_neighbours_in_a_file_are_the_nearest():
 # The flow.
 
 
-@pytest.mark.parametrize("gradient", [False, True])
+@pytest.mark.parametrize("gradient", ["", "_gradient"])
 def test_diffrax_and_the_scan_generate_the_same(gradient):
-    made = cases.prepare(_case("flow/diffrax_over_scan", gradient=gradient), False)
+    made = _case(f"flow/diffrax_over_scan{gradient}").prepare(False)
     assert made.against is not None
     np.testing.assert_allclose(made.ours(), made.against(), rtol=1e-3, atol=1e-4)
 
 
 def test_an_epoch_with_the_flow_leaves_the_host_alone():
-    made = cases.prepare(_case("flow/one_step_overhead"), False)
+    made = _case("flow/one_step_overhead").prepare(False)
     assert made.against is not None and made.unit == "fraction"
     # Blocks are methods of the two runs.
     blocks = (made.ours, made.against)

@@ -2,10 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows of retrieval: both sides do the same, and the numbers are what they say."""
 
+import dataclasses
 import itertools
 import json
-import pathlib
-import runpy
 import types
 from collections.abc import Callable
 from typing import NamedTuple
@@ -17,13 +16,11 @@ import pytest
 
 from rfrec.benchmarks import cases, data, retrieval, timing, torch_t5
 from rfrec.benchmarks import trie as bench_trie
+from rfrec.benchmarks.options import SMOKE, Histories, Options, check_sizes
 from rfrec.codes import trie
-from rfrec.config import UserError
+from rfrec.config import UserError, override
 from rfrec.data import sequences
-from rfrec.launch import bench
 from rfrec.retrieval import beam, constraint, hf, t5, tasks, training
-
-ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -32,21 +29,18 @@ def synthetic(request, monkeypatch):
         monkeypatch.delenv("RFREC_DATA", raising=False)
 
 
-def _config(variant="smoke"):
-    return runpy.run_path(str(ROOT / "configs" / "bench.py"))["get_config"](variant)
-
-
-def _case(name, **settings):
-    case = next(c for c in cases.build(_config()) if c.name == name)
-    return case._replace(settings=case.settings | settings)
+def _case(name, **changes):
+    """Returns a case of the tiny sizes, with some sizes of its group replaced."""
+    options = override(SMOKE, **{name.split("/")[0]: changes})
+    return next(case for case in cases.build(options) if case.name == name)
 
 
 def _found(seed=0):
-    return data.coded_histories(_case("beam/compact").settings["data"], seed)
+    return data.coded_histories(SMOKE.histories, seed)
 
 
 def test_the_rows_have_the_promised_names():
-    names = [case.name for case in cases.build(_config(variant=""))]
+    names = [case.name for case in cases.build(Options())]
     sizes = [f"1e{n}{levels}" for levels in ("", "_8") for n in range(4, 8)]
     begin, end = map(names.index, ("beam/t5_vocabulary", "gume/train_step_baby"))
     assert names[begin:end] == [
@@ -62,52 +56,42 @@ def test_the_rows_have_the_promised_names():
 
 
 def test_the_model_and_its_use_are_mql4grecs():
-    config = _config(variant="")
+    options = Options()
     arch = t5.Architecture(vocab_size=1)
-    for name, value in config.model.items():
+    for name, value in dataclasses.asdict(options.model).items():
         assert getattr(arch, name) == value
-    assert config.t5.dropout == arch.dropout
-    assert (config.beam.beams, config.t5.batch_size) == (20, 256)
-    assert config.histories.max_history == 20
+    assert options.t5.dropout == arch.dropout
+    assert (options.beam.beams, options.t5.batch_size) == (20, 256)
+    assert options.histories.max_history == 20
     assert retrieval.vocabulary((256,) * 4, "t5").size == 34_148
     assert retrieval.vocabulary((256,) * 4).size == 2 + 2048
-
-
-def test_every_key_has_a_rule():
-    for variant in ("", "smoke"):
-        config = _config(variant)
-        keys = {
-            f"{section}.{key}"
-            for section in ("histories", "model", "beam", "t5", "trie")
-            for key in config[section]
-        }
-        assert keys <= bench.rules(config).keys()
-        bench.cfg.check(config, bench.rules(config))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"beam.users": 61}, "no more than config.histories.num_users"),
-        ({"beam.buckets": (8, 4)}, r"config.beam.buckets=\(8, 4\): must be lengths"),
-        ({"t5.dropout": 1.0}, "config.t5.dropout"),
-        ({"trie.levels": (0,)}, "config.trie.levels"),
-        ({"model.d_ff": 0}, "config.model.d_ff=0"),
+        ({"beam": {"buckets": (8, 4)}}, "must be history lengths in ascending order"),
+        ({"t5": {"dropout": 1.0}}, "dropout"),
+        ({"trie": {"levels": (0,)}}, "levels"),
+        ({"model": {"d_ff": 0}}, "d_ff=0"),
     ],
 )
 def test_impossible_sizes_are_named(change, message):
-    config = _config()
-    config.update_from_flattened_dict(change)
     with pytest.raises(UserError, match=message):
-        bench.cfg.check(config, bench.rules(config))
+        override(SMOKE, **change)
+
+
+def test_more_users_than_there_are_is_refused():
+    with pytest.raises(UserError, match="config.beam.users=61: must be at most 60"):
+        check_sizes(override(SMOKE, beam={"users": 61}))
 
 
 # The data.
 
 
 def test_synthetic_histories_are_as_long_as_those_of_instruments():
-    settings = _config(variant="").histories.to_dict()
-    found = data.coded_histories(settings, 0)
+    sizes = Histories()
+    found = data.coded_histories(sizes, 0)
     lengths = np.diff(found.inter.indptr)
     assert lengths.min() == 5 and lengths.mean() == pytest.approx(7.96, abs=0.1)
     assert np.mean(lengths == 5) == pytest.approx(0.331, abs=0.01)
@@ -119,10 +103,10 @@ def test_synthetic_histories_are_as_long_as_those_of_instruments():
 def test_the_lengths_are_those_of_the_data():
     if not data.has_instruments():
         pytest.skip("RFREC_DATA holds no Instruments")
-    settings = _config(variant="").histories.to_dict()
-    found = data.coded_histories(settings, 0)
-    assert found.inter.num_users == settings["num_users"]
-    assert found.codes.shape == (settings["num_items"], settings["levels"])
+    sizes = Histories()
+    found = data.coded_histories(sizes, 0)
+    assert found.inter.num_users == sizes.num_users
+    assert found.codes.shape == (sizes.num_items, sizes.levels)
     lengths = np.diff(found.inter.indptr)
     shares = data._USERS / data._USERS.sum()
     assert lengths.mean() == pytest.approx(shares @ data._LENGTHS, rel=0.005)
@@ -141,7 +125,7 @@ def test_instruments_are_read_from_a_folder_below(monkeypatch, tmp_path):
     assert not data.has_instruments()
     (folder / "Instruments.index_lemb.json").write_text(json.dumps(index))
     assert data.has_instruments()
-    found = data.coded_histories({}, 0)
+    found = data.coded_histories(Histories(), 0)
     assert found.inter.history(1).tolist() == users["1"]
     assert found.codes.tolist() == [[i, i + 1] for i in range(6)]
     assert found.sizes == (256, 256)
@@ -179,7 +163,7 @@ class Sides(NamedTuple):
 
 def _both_sides(case):
     pytest.importorskip("torch", reason="times or compares torch")
-    made = cases.prepare(case, torch=True)
+    made = case.prepare(torch=True)
     assert made.torch is not None
     return Sides(made.ours, made.torch, made)
 
@@ -210,17 +194,18 @@ def test_both_sides_start_from_the_same_loss():
 
 def test_both_sides_train_alike_without_dropout():
     case = _case("t5/train_step", dropout=0.0, examples=10)
-    count = cases.prepare(case, torch=False).per_block
-    # One batch of all, so that order does not matter.
-    made = _both_sides(case._replace(settings=case.settings | {"batch_size": count}))
+    count = case.prepare(torch=False).per_block
+    # One batch of all examples, so that their order does not matter.
+    case = _case("t5/train_step", dropout=0.0, examples=10, batch_size=count)
+    made = _both_sides(case)
     losses = np.array([(made.ours(), made.torch()) for _ in range(4)])[..., 0]
     np.testing.assert_allclose(losses[:, 0], losses[:, 1], rtol=1e-4)
     assert losses[-1, 0] < 0.99 * losses[0, 0]
 
 
 def test_a_batch_of_theirs_is_as_wide_as_its_longest():
-    found, case = _found(), _case("beam/compact")
-    side = retrieval.make_side(case.settings, "compact", found, 0)
+    found = _found()
+    side = retrieval.build_side(SMOKE, "compact", found)
     windows = sequences.heldout_windows(found.inter, "test", most=20)
     examples = tasks.window_examples(windows)
     longest = int(windows.length.max())
@@ -230,9 +215,9 @@ def test_a_batch_of_theirs_is_as_wide_as_its_longest():
 
 
 def test_the_weights_are_the_same_but_for_tokens_out_of_use():
-    found, settings = _found(), _case("beam/compact").settings
+    found = _found()
     small, large = (
-        retrieval.make_side(settings, layout, found, 0) for layout in ("compact", "t5")
+        retrieval.build_side(SMOKE, layout, found) for layout in ("compact", "t5")
     )
     for name in ("text", "image"):
         pairs = zip(
@@ -309,13 +294,12 @@ def test_scores_that_are_none_differ():
 
 
 def test_a_search_where_all_is_legal_equals_one_among_all_tuples():
-    settings = _case("trie/step_overhead_1000").settings
     words = retrieval.vocabulary((4, 4, 4))
-    arch = t5.Architecture(vocab_size=words.size, **settings["model"])
+    arch = retrieval.build_architecture(SMOKE, words)
     params = training.fresh_weights(arch, 0)
     every = np.array(list(itertools.product(range(4), repeat=3)), np.int32)
     built, tokens = trie.build(every, (4, 4, 4)), words.code_tokens("text")
-    histories = bench_trie._histories(words, settings, 0)
+    histories = bench_trie._histories(words, SMOKE)
     limited = beam.settings(arch, built, num_beams=6)
     free = bench_trie.free_search(arch, (4, 4, 4), 6)
     search = jax.jit(beam.search, static_argnums=3)
@@ -349,7 +333,7 @@ def test_a_row_holds_what_was_measured(name, unit):
 
 def test_memory_of_a_search_covers_the_trie():
     rows = [
-        cases.measure(_case("trie/step_overhead_1000", num_items=n), torch=False)
+        cases.measure(_case(f"trie/step_overhead_{n}", num_items=(n,)), torch=False)
         for n in (10, 4000)
     ]
     assert rows[1].peak_bytes > rows[0].peak_bytes + 3000 * 4
@@ -372,11 +356,11 @@ def _timed(monkeypatch, costs, **fields):
         peak_bytes=lambda: 0,
         **fields,
     )
-    monkeypatch.setattr(cases, "prepare", lambda case, torch: made)
+    monkeypatch.setattr(cases.Case, "prepare", lambda case, torch: made)
     clock = types.SimpleNamespace(perf_counter=lambda: now[0])
     monkeypatch.setattr(cases, "time", clock)
-    case = _case("beam/compact")._replace(repetitions=3)
-    return cases.measure(case, torch=True)
+    monkeypatch.setattr(cases.Case, "repetitions", 3)
+    return cases.measure(_case("beam/compact"), torch=True)
 
 
 def test_the_ratio_of_rates_counts_the_work_of_each_side(monkeypatch):
@@ -392,8 +376,7 @@ def test_a_fraction_is_what_a_block_takes_beyond_the_other(monkeypatch):
 
 def test_the_hf_model_is_ours():
     torch = pytest.importorskip("torch", reason="times or compares torch")
-    found, settings = _found(), _case("beam/compact").settings
-    side = retrieval.make_side(settings, "compact", found, 0)
+    side = retrieval.build_side(SMOKE, "compact", _found())
     model = torch_t5.build(side.weights, "cpu")
     assert model.lm_head.weight is model.shared.weight
     state = model.state_dict()
