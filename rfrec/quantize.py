@@ -162,13 +162,13 @@ class ResidualQuantizer(nn.Module):
             return rqvae.uniform_codebook(key, self.sizes, width)
 
         if not self.ema:
-            return self.param("codebook", draw)
+            return jnp.asarray(self.param("codebook", draw))
         vectors = self.variable(
             "codebook", "vectors", lambda: draw(self.make_rng("params"))
         ).value
         self.variable("codebook", "counts", jnp.ones, vectors.shape[:2])
         self.variable("codebook", "sums", lambda: vectors)
-        return vectors
+        return jnp.asarray(vectors)
 
     def _update(self, result: quantizer.Quantized, axis: str | None) -> None:
         """Moves the averages towards the batch."""
