@@ -234,8 +234,34 @@ def breaches(root: pathlib.Path) -> list[str]:
     return [*found, *_launch_breaches(root)]
 
 
+def stray_tests(root: pathlib.Path) -> list[str]:
+    """Returns the tests in a folder of `tests` that belong to no module.
+
+    `tests/PACKAGE/NAME_test.py` tests `rfrec/PACKAGE/NAME.py` or the package of that
+    name; `NAME_TOPIC_test.py` tests a part of it. `tests/support` has no tests.
+    """
+    stray = []
+    for path in sorted((root / "tests").glob("*/**/*_test.py")):
+        test = path.relative_to(root / "tests")
+        words = test.name.removesuffix("_test.py").split("_")
+        names = ["_".join(words[:n]) for n in range(1, len(words) + 1)]
+        package = root / "rfrec" / test.parent
+        exists = (
+            (package / f"{n}.py").exists() or (package / n).is_dir() for n in names
+        )
+        if not any(exists):
+            stray.append(
+                f"tests/{test}: rfrec/{test.parent} has no module of that name"
+            )
+    return stray
+
+
 def test_the_layout_holds():
     assert breaches(ROOT) == []
+
+
+def test_tests_mirror_the_tree():
+    assert stray_tests(ROOT) == []
 
 
 def test_every_package_has_an_init():
@@ -364,6 +390,22 @@ def test_launch_has_a_limited_number_of_files_and_lines(tmp_path):
     assert found == [
         "rfrec/launch:1: 27 files, more than 26",
         f"rfrec/launch:1: {27 * 153} lines, more than 2500",
+    ]
+
+
+def test_a_test_without_its_module_is_found(tmp_path):
+    _tree(tmp_path, {"rfrec/data/pairs.py": "", "rfrec/retrieval/sasrec/model.py": ""})
+    good = (
+        "data/pairs_test.py",
+        "data/pairs_split_test.py",
+        "retrieval/sasrec_test.py",
+    )
+    _tree(tmp_path, {f"tests/{name}": "" for name in (*good, "whole_test.py")})
+    assert stray_tests(tmp_path) == []
+    _tree(tmp_path, {"tests/data/pair_test.py": "", "tests/graph/pairs_test.py": ""})
+    assert stray_tests(tmp_path) == [
+        "tests/data/pair_test.py: rfrec/data has no module of that name",
+        "tests/graph/pairs_test.py: rfrec/graph has no module of that name",
     ]
 
 
