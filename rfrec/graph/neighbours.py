@@ -8,7 +8,7 @@ if they are memory-mapped. An accelerator compares a block of rows with all item
 
 Items with the same vector, as those that were given the mean, are compared once: the
 last bit of a product depends on its place in a block and on the number of threads, and
-which of them are found would depend on these. An item takes them one after the other,
+which of them are nearest would depend on these. An item takes them one after the other,
 the first after the last, from itself on if it is one of them, else from place i modulo
 their number on, where i is its own number: each is taken about as often as any other.
 By their number alone the first few would be neighbours of most items, for a mean is
@@ -80,7 +80,7 @@ def find(
       x: Finite vectors, possibly a memory map.
       k: From 1 to the number of items.
       approximate: Take `lax.approx_max_k`, fast on accelerators, which misses a few.
-      name: Of the features, for errors.
+      name: Name of the features, for errors.
       block_rows: Rows of a block.
 
     Raises:
@@ -96,14 +96,14 @@ def find(
     vectors = _Rows(x, None if len(first) == len(x) else first)
     most = min(k, len(first))
     if approximate or jax.default_backend() != "cpu":
-        found = _find_on_device(vectors, scale[first], most, approximate, block_rows)
+        nearest = _find_on_device(vectors, scale[first], most, approximate, block_rows)
     else:
-        found = _find_on_host(vectors, scale[first], most, block_rows)
+        nearest = _find_on_host(vectors, scale[first], most, block_rows)
     if len(first) < len(x):
-        found = _spread(found, group, k)
+        nearest = _spread(nearest, group, k)
     empty = np.flatnonzero(scale == 0)
-    found.items[empty] = empty[:, None]
-    found.cosine[empty] = np.arange(k) == 0
+    nearest.items[empty] = empty[:, None]
+    nearest.cosine[empty] = np.arange(k) == 0
     return found
 
 
@@ -148,11 +148,11 @@ def _alike(x: np.ndarray, block_rows: int) -> Int64[np.ndarray, " S"]:
     return np.flatnonzero(counts[number] > 1)
 
 
-def _spread(found: Neighbours, group: np.ndarray, k: int) -> Neighbours:
+def _spread(nearest: Neighbours, group: np.ndarray, k: int) -> Neighbours:
     """Turns neighbours among different vectors into those among items.
 
     Args:
-      found: Of each different vector, min(k, their number) of them.
+      nearest: Neighbours of each different vector, min(k, their number).
       group: The vector of each item.
       k: Neighbours wanted.
     """
@@ -161,7 +161,7 @@ def _spread(found: Neighbours, group: np.ndarray, k: int) -> Neighbours:
     starts = np.cumsum(sizes) - sizes
     own = np.empty(count, np.int64)  # Place of an item among those of its vector.
     own[members] = rows - starts[group[members]]
-    near = found.items[group]
+    near = nearest.items[group]
     begin = np.where(near == group[:, None], own[:, None], rows[:, None])
     # More than k of one vector are never wanted.
     each = np.minimum(sizes, k)[near]
@@ -169,7 +169,7 @@ def _spread(found: Neighbours, group: np.ndarray, k: int) -> Neighbours:
     near, begin = np.repeat(near, each), np.repeat(begin, each)
     nth = np.arange(len(near)) - np.repeat(np.cumsum(each) - each, each)
     item = members[starts[near] + (begin + nth) % sizes[near]]
-    value = np.repeat(found.cosine[group].ravel(), each)
+    value = np.repeat(nearest.cosine[group].ravel(), each)
     # The first k of each row, which is in order already.
     place = np.arange(len(near)) - np.repeat(np.cumsum(of_row) - of_row, of_row)
     return Neighbours(
@@ -187,9 +187,9 @@ def _inverse_norms(x: np.ndarray, block_rows: int) -> Float32[np.ndarray, "I"]:
 
 
 def _find_on_host(x: _Rows, scale: np.ndarray, k: int, block_rows: int) -> Neighbours:
-    """Compares blocks of rows with themselves and those behind them."""
+    """Compares each block of rows with itself and with the later blocks."""
     count = len(x)
-    # Nothing is found yet: no item, worse than any.
+    # Placeholders: no item, worse than any.
     items = np.full((count, k), count, np.int32)
     cosine = np.full((count, k), -np.inf, np.float32)
     starts = range(0, count, block_rows)
@@ -215,7 +215,7 @@ def _merge(items: np.ndarray, cosine: np.ndarray, part: np.ndarray, first: int):
 
     Args:
       items: Best so far.
-      cosine: Of these.
+      cosine: Cosines of the best so far.
       part: Cosines with the columns.
       first: Number of the first column, greater than any item found so far: among
         equal cosines the order of arrival is that of the numbers.
@@ -249,7 +249,7 @@ def _falling(row: np.ndarray, value: np.ndarray) -> np.ndarray:
 
 
 def _at_least(part: np.ndarray, bar: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns rows and columns of what reaches its row's bar, in memory's order."""
+    """Returns rows and columns of the values that reach the bar of their row."""
     if part.flags.c_contiguous:
         row, column = np.divmod(np.flatnonzero(part >= bar[:, None]), part.shape[1])
     else:
@@ -266,7 +266,7 @@ def _find_on_device(
     unit = jax.jit(lambda x, s: x * s[:, None], donate_argnums=0)(placed, scale)
     best = functools.partial(_best_of_block, k=k, size=size, approximate=approximate)
     items, cosine = np.empty((count, k), np.int32), np.empty((count, k), np.float32)
-    # The last block reaches back, so that all have one size.
+    # The last block overlaps the one before, so that all have the same size.
     for start in [*range(0, count - size, size), count - size]:
         rows = slice(start, start + size)
         cosine[rows], items[rows] = jax.device_get(best(unit, start))
@@ -290,14 +290,14 @@ def cached(
     approximate: bool = False,
     name: str = "features",
 ) -> Neighbours:
-    """Reads what `find` found before, or finds and keeps it.
+    """Returns the result of `find`, stored in a folder for later calls.
 
     Args:
-      folder: Of the files, made if it is missing; None keeps nothing.
+      folder: Folder of the files, created if missing; None stores nothing.
       x: Finite vectors, possibly a memory map.
       k: From 1 to the number of items.
       approximate: As for `find`.
-      name: Of the features, for errors and the log.
+      name: Name of the features, for errors and the log.
 
     Raises:
       UserError: There are fewer items than k, or the folder cannot be written.
@@ -311,16 +311,16 @@ def cached(
             return _read(path, len(x), k)
         except _DAMAGED as error:
             logging.warning(
-                "%s: neighbours by %s are damaged (%s): finding them again",
+                "%s: neighbours by %s are damaged (%s): computing them again",
                 *(path, name, " ".join(repr(error).split())[:120]),
             )
-    found = find(x, k, approximate=approximate, name=name)
+    nearest = find(x, k, approximate=approximate, name=name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be made: {error.strerror}") from error
+        raise UserError(f"{folder}: cannot be created: {error.strerror}") from error
     with files.replacing(path) as partial:
-        np.savez(partial, **found._asdict())
+        np.savez(partial, **nearest._asdict())
     return found
 
 

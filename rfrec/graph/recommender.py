@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,7 +38,8 @@ _VALIDATION_SHARE = 0.1
 _EVAL_ITEMS = 50
 _OPTIONS, _ARRAYS = "graph_recommender.json", "arrays.npz"
 
-Pairs = tuple[Integer[np.ndarray, "E"], Integer[np.ndarray, "E"]]
+# Users and items of the validation pairs.
+Pairs = tuple[Integer[np.ndarray, "V"], Integer[np.ndarray, "V"]]
 
 
 class Embeddings(NamedTuple):
@@ -207,7 +208,7 @@ class GraphRecommender:
 
     def recommend(
         self,
-        user_rows: Integer[np.ndarray, "B"],
+        user_rows: Sequence[int] | Integer[np.ndarray, "B"],
         k: int = 20,
         filter_seen: bool = True,
     ) -> tuple[Int32[np.ndarray, "B k"], Float32[np.ndarray, "B k"]]:

@@ -1,10 +1,9 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The generator of a host that has users and items: rows, sides, state.
+"""The flow of a host with users and items: which rows each generator trains on.
 
-A host's embeddings H and what they are to be generated from flow in; generated rows of
-H and the loss of the flow come out. There is one generator for all nodes, or one for
-each side.
+The flow generates the host's embeddings H from conditions. There is one generator for
+all nodes, or one for each side.
 """
 
 import dataclasses
@@ -21,9 +20,9 @@ from rfrec.rf import average, generator, sample, units
 from rfrec.rf.settings import Settings
 from rfrec.typing import PyTree
 
-# Rows generated at once where all are.
+# Rows that are generated at once when all are generated.
 _BLOCK = 8192
-# Which rows are held out never changes: errors of all runs are of the same rows.
+# The held-out rows never change, so that errors of all runs are comparable.
 _HELDOUT_SEED = 0
 
 
@@ -38,9 +37,10 @@ class Host(NamedTuple):
     """Embeddings of users, and of items.
 
     Attributes:
-      behaviour: H, to be generated.
-      condition: What it is generated from, all side by side.
-      prior: What a user's distance from the mean user guides; None for no guidance.
+      behaviour: H, the target.
+      condition: All conditions side by side.
+      prior: Priors of the guidance, from the distance to the mean user; None for no
+        guidance.
     """
 
     behaviour: Sides
@@ -52,10 +52,10 @@ class Part(NamedTuple):
     """Nodes of one generator.
 
     Attributes:
-      name: Of the generator.
+      name: Name of the generator.
       nodes: Their numbers, users first.
-      users: How many of them are users.
-      place: Where they stand among the rows that were asked for.
+      users: Number of users among them.
+      place: Their positions among the rows that are generated.
     """
 
     name: str
@@ -69,11 +69,11 @@ class Flow:
     """The generators of a host; holds settings, no arrays.
 
     Attributes:
-      settings: Of the generators.
+      settings: Settings of the generators.
       num_users: Nodes 0 .. num_users - 1.
       num_items: The nodes behind them.
-      width: Of H.
-      condition_width: Of all conditions.
+      width: Width of H.
+      condition_width: Width of all conditions.
     """
 
     settings: Settings
@@ -90,12 +90,12 @@ class Flow:
 
     @property
     def has_sides(self) -> bool:
-        """Whether the generator is told the side of a row."""
+        """Whether the generator receives the side of a row as an input."""
         return self.names == ("shared",) and self.settings.side_embedding
 
     @property
     def training_settings(self) -> Settings:
-        """The switches of training: of ratio 0, the host hears nothing of the flow."""
+        """The settings of training; at ratio 0 no gradient reaches the host."""
         if self.settings.mix_ratio > 0:
             return self.settings
         return dataclasses.replace(
@@ -156,7 +156,7 @@ class Flow:
 
         Args:
           nodes: Users first.
-          users: How many of them are users.
+          users: Number of users among them.
         """
         if self.names == ("shared",):
             return [Part("shared", nodes, users, slice(None))]
@@ -176,19 +176,19 @@ class Flow:
         return jnp.concatenate([sides.users[users], of_items])
 
     def side(self, part: Part) -> Int[Array, " B"] | None:
-        """Returns what the network is told of rows."""
+        """Returns the side of each row, if the network receives it."""
         if not self.has_sides:
             return None
         return jnp.asarray(np.arange(len(part.nodes)) >= part.users, jnp.int32)
 
     def condition(self, host: Host, part: Part) -> Float[Array, "B C"]:
-        """Returns the conditions of rows, with gradient if it is wanted."""
+        """Returns the conditions of rows, with gradient if so configured."""
         condition = self.take(host.condition, part)
         attached = self.training_settings.attach_conditions
         return condition if attached else lax.stop_gradient(condition)
 
     def prior(self, host: Host, part: Part) -> Float[Array, "B D"] | None:
-        """Returns how users differ from the mean user; items do not, zero rows."""
+        """Returns the difference of users to the mean user; zeros for items."""
         if host.prior is None or not self.settings.user_guidance_scale:
             return None
         users = lax.stop_gradient(host.prior.users)
@@ -198,7 +198,7 @@ class Flow:
     def generate(
         self, params: PyTree, state: PyTree, host: Host, part: Part, key: jax.Array
     ) -> sample.Solution:
-        """Returns generated rows of H, of the parameters as given."""
+        """Returns generated rows of H, with the given parameters."""
         return generator.generate(
             self.settings,
             params[part.name],
@@ -217,21 +217,20 @@ class Flow:
         parts: Sequence[Part],
         key: jax.Array,
     ) -> Float[Array, "B D"]:
-        """Returns generated rows of H, one part behind the other.
+        """Returns generated rows of H, the parts in sequence.
 
-        More rows than there are nodes have some twice: then each node is generated
-        once, from one draw of noise.
+        If there are more rows than nodes, each node is generated once.
         """
         nodes = jnp.concatenate([part.nodes for part in parts])
         count = self.num_users + self.num_items
         often = len(nodes) > count
         if often:
             parts = self.split(jnp.arange(count), self.num_users)
-        made = [
+        generated = [
             self.generate(params, state, host, part, jax.random.fold_in(key, i)).x
             for i, part in enumerate(parts)
         ]
-        rows = jnp.concatenate(made)
+        rows = jnp.concatenate(generated)
         return rows[nodes] if often else rows
 
     def generate_all(
@@ -240,27 +239,29 @@ class Flow:
         """Generates H of all nodes, in blocks, by the averaged parameters.
 
         Returns:
-          Generated H, and calls of the velocity in the block that needed most.
+          Generated H, and the largest number of velocity evaluations of a block.
         """
         weights = average.choose(self.settings.ema_decay, state["ema"], params)
 
-        def whole(name: str, first: int, count: int):
+        def generate_side(name: str, first: int, count: int):
             size = min(_BLOCK, count)
 
             def block(start):
-                # Behind the last node it is repeated, and cut off below.
+                # The last node is repeated to fill the block; it is cut off below.
                 nodes = jnp.minimum(start + jnp.arange(size), first + count - 1)
                 users = size if first == 0 else 0
                 part = Part(name, nodes, users, slice(None))
                 drawn = jax.random.fold_in(key, start)
                 return self.generate(weights, state, host, part, drawn)
 
-            made = lax.map(block, first + size * jnp.arange(-(-count // size)))
-            return made.x.reshape(-1, self.width)[:count], jnp.max(made.evaluations)
+            blocks = lax.map(block, first + size * jnp.arange(-(-count // size)))
+            return blocks.x.reshape(-1, self.width)[:count], jnp.max(blocks.evaluations)
 
-        users, asked = whole(self.names[0], 0, self.num_users)
-        items, again = whole(self.names[-1], self.num_users, self.num_items)
-        return Sides(users, items), jnp.maximum(asked, again)
+        users, user_calls = generate_side(self.names[0], 0, self.num_users)
+        items, item_calls = generate_side(
+            self.names[-1], self.num_users, self.num_items
+        )
+        return Sides(users, items), jnp.maximum(user_calls, item_calls)
 
     def loss(
         self,
@@ -275,20 +276,20 @@ class Flow:
         """Returns the mean loss of the generators, its terms, and their new state.
 
         Args:
-          params: Of the generators.
-          state: Of them.
-          host: Of all nodes.
-          parts: Rows that train.
-          weights: Of these rows, held out ones among them.
-          generated: These rows generated with gradient; None if they were not.
-          key: Of the step.
+          params: Parameters of the generators.
+          state: State of the generators.
+          host: Embeddings of all nodes.
+          parts: Rows to train on.
+          weights: Weights of these rows; held-out rows are ignored.
+          generated: These rows, generated with gradient; None if they were not.
+          key: Random key of the step.
         """
         weights = jnp.where(
             jnp.asarray(self.heldout())[jnp.concatenate([p.nodes for p in parts])],
             0.0,
             weights,
         )
-        moments, found = {}, []
+        moments, results = {}, []
         for i, part in enumerate(parts):
             target = self.take(host.behaviour, part)
             condition = self.condition(host, part)
@@ -296,7 +297,7 @@ class Flow:
             moments[part.name] = units.observe(
                 self.settings, state["moments"][part.name], target, condition, counted
             )
-            # The first half of a split: the runs of `results` drew from it.
+            # The first key of a split, as in the recorded results.
             drawn = jax.random.split(jax.random.fold_in(key, i))[0]
             total, terms = generator.loss(
                 self.training_settings,
@@ -310,6 +311,6 @@ class Flow:
                 weights=counted,
                 generated=None if generated is None else generated[part.place],
             )
-            found.append((total, {k: terms[k] for k in ("rf_loss", "cl_loss")}))
-        total, terms = jax.tree.map(lambda *a: sum(a) / len(a), *found)
+            results.append((total, {k: terms[k] for k in ("rf_loss", "cl_loss")}))
+        total, terms = jax.tree.map(lambda *a: sum(a) / len(a), *results)
         return total, terms, {**state, "moments": moments}

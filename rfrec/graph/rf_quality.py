@@ -1,6 +1,6 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""How good generated embeddings are: their error, mean and deviation beside H's."""
+"""Quality of generated embeddings: their error, mean and deviation compared with H."""
 
 import functools
 
@@ -11,7 +11,8 @@ from jaxtyping import Array, Bool, Float
 
 from rfrec.graph.rf_flow import Host, Sides
 
-# Of a condition's variance: keeps the least squares solvable where two say the same.
+# Share of a condition's variance that is added so that collinear conditions are
+# solvable.
 _RIDGE = 1e-5
 
 
@@ -21,30 +22,30 @@ def compare(
     """Returns the numbers that are logged with an evaluation.
 
     Args:
-      generated: Of all users, and of all items.
-      host: What they should be, and what they are generated from.
+      generated: Generated embeddings of all users and of all items.
+      host: Targets and conditions.
       heldout: Nodes that never trained the flow, users first.
 
     Returns:
-      `rf_error` of all nodes, `rf_error_users`, `rf_error_items`; where nodes are held
-      out their `rf_error_heldout` and, beside it, `rf_error_heldout_linear` of linear
-      maps of the same conditions, one for each side; and, over all entries,
+      `rf_error` of all nodes, `rf_error_users` and `rf_error_items`; if nodes are held
+      out, `rf_error_heldout` and the `rf_error_heldout_linear` of linear maps of the
+      same conditions, one for each side; and, over all entries,
       `rf_{generated,target}_{mean,std}_{users,items}`.
     """
     target = host.behaviour
     users = np.arange(len(heldout)) < len(target[0])
     groups = {"": np.ones_like(users), "_users": users, "_items": ~users}
-    # The spread of a single row is nothing.
-    told = heldout.sum() > 1
-    if told:
+    # A single row has no spread.
+    has_heldout = heldout.sum() > 1
+    if has_heldout:
         groups["_heldout"] = heldout
     pair = jnp.concatenate(generated), jnp.concatenate(target)
     numbers = {
         f"rf_error{name}": relative_error(*pair, jnp.asarray(rows))
         for name, rows in groups.items()
     }
-    if told:
-        # One map for each side: the generator is told which side a row is of.
+    if has_heldout:
+        # One map for each side: the generator also receives the side of a row.
         fitted = jnp.concatenate(
             [
                 fit_linear(condition, of_side, jnp.asarray(~heldout[rows]))
@@ -68,7 +69,7 @@ def relative_error(
 ) -> Float[Array, ""]:
     """Returns RMS(generated - target) / RMS(target - its mean) over some rows.
 
-    Who always generates the mean row has 1.
+    Generating the mean row always gives 1.
     """
     weights = rows.astype(target.dtype)[:, None]
     mean = jnp.sum(weights * target, axis=0, keepdims=True) / jnp.sum(weights)
@@ -79,14 +80,14 @@ def relative_error(
 def fit_linear(
     condition: Float[Array, "N C"], target: Float[Array, "N D"], rows: Bool[Array, " N"]
 ) -> Float[Array, "N D"]:
-    """Returns the target as a linear map of conditions has it, with an intercept.
+    """Returns the prediction of the target by a linear map with an intercept.
 
-    The floor of a generator: least squares over some rows, in closed form.
+    The baseline of a generator: least squares over some rows, in closed form.
 
     Args:
       condition: Conditions side by side.
-      target: To be told from them.
-      rows: That the map is fitted to.
+      target: Rows to predict.
+      rows: Rows to which the map is fitted.
     """
     weights = rows.astype(target.dtype)[:, None]
     total = jnp.maximum(jnp.sum(weights), 1.0)
@@ -94,12 +95,12 @@ def fit_linear(
         a - jnp.sum(weights * a, axis=0, keepdims=True) / total
         for a in (condition, target)
     )
-    # Columns of one size, whatever the units of a condition.
+    # Columns are scaled to the same size.
     deviation = jnp.sqrt(jnp.sum(weights * x * x, axis=0, keepdims=True) / total)
     x = x / jnp.maximum(deviation, 1e-30)
     product = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
     gram = product((weights * x).T, x) / total
     moment = product((weights * x).T, y) / total
     ridge = _RIDGE * jnp.eye(len(gram))
-    found = jnp.linalg.solve(gram + ridge, moment)
-    return product(x, found) + (target - y)
+    solution = jnp.linalg.solve(gram + ridge, moment)
+    return product(x, solution) + (target - y)

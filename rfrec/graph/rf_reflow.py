@@ -1,10 +1,10 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Reflow of a host's generators, once training is over and the host rests.
+"""Reflow of a host's generators after training.
 
-While a host trains, its embeddings move on, and a flow that learned from a frozen
-teacher would fall behind them. So the flow that validation chose is the teacher: pairs
-of its noise and ends are stored, and a student learns them.
+The embeddings of a host change while it trains, and a flow that learned from a frozen
+teacher would lag behind. Reflow therefore starts after training: the flow of the best
+epoch is the teacher, and a student learns pairs of its noise and endpoints.
 """
 
 import jax
@@ -15,21 +15,21 @@ from rfrec.graph.rf_flow import Flow, Host, Part
 from rfrec.rf import generator, reflow
 from rfrec.typing import PyTree
 
-# Paths from each row, and pairs of a step.
+# Number of paths from each row, and of pairs in a step.
 _ROUNDS, _BATCH = 4, 2048
 
 
 def straighten(
     flow: Flow, params: PyTree, state: PyTree, host: Host, key: jax.Array
 ) -> tuple[PyTree, PyTree]:
-    """Returns the parameters and the state of students in place of their teachers.
+    """Returns the parameters and the state of the students.
 
     Args:
-      flow: Of the generators; its `reflow` is not `none`.
-      params: Of them.
-      state: Of them; the moments stay.
-      host: Of all nodes, of which those held out train nobody.
-      key: Of the noise and the batches.
+      flow: Flow whose setting `reflow` is not `none`.
+      params: Parameters of the teachers.
+      state: State of the teachers; the moments are kept.
+      host: Embeddings of all nodes; held-out nodes are not used.
+      key: Random key of the noise and the batches.
     """
     kept = np.flatnonzero(~flow.heldout())
     users = int(np.sum(kept < flow.num_users))

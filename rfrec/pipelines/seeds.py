@@ -1,6 +1,6 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Runs of several seeds in; their mean, its interval, and a comparison out."""
+"""Summary of the runs of several seeds: mean, interval and paired comparison."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,10 +25,10 @@ def read(folder: Path) -> dict[str, PerUser]:
     """Reads the metrics by user of a run, or of the seeds of one.
 
     Args:
-      folder: That of a run, or one that holds `seed_N` folders.
+      folder: Folder of a run, or of `seed_N` folders.
 
     Returns:
-      By the name of the run's folder.
+      The metrics by the name of the run's folder.
 
     Raises:
       UserError: There is no finished run, there are several that are not seeds of one,
@@ -38,12 +38,12 @@ def read(folder: Path) -> dict[str, PerUser]:
     seeds = sorted(folder.glob(f"seed_*/{own.name}"))
     if not own.is_file() and not seeds:
         raise UserError(
-            f"{folder} holds no {own.name} and no seed_N/{own.name}: give the folder of"
-            " finished runs of rfrec.launch.gume"
+            f"{folder} contains no {own.name} and no seed_N/{own.name}: pass the folder"
+            " of finished runs of rfrec.launch.gume"
         )
     if own.is_file() and seeds:
         raise UserError(
-            f"{folder} holds a run of its own and {seeds[0].parent.name}: keep one run,"
+            f"{folder} contains a single run and {seeds[0].parent.name}: keep one run,"
             " or the seeds of one, in a folder"
         )
     return read_runs([path.parent for path in seeds] or [folder])
@@ -53,7 +53,7 @@ def read_runs(folders: Sequence[Path]) -> dict[str, PerUser]:
     """Reads the metrics by user of runs that differ in their seed alone.
 
     Args:
-      folders: Of the runs, at least one.
+      folders: Folders of the runs, at least one.
 
     Raises:
       UserError: They differ in more, or files are missing or damaged.
@@ -66,8 +66,8 @@ def read_runs(folders: Sequence[Path]) -> dict[str, PerUser]:
         keys = set(cfg.differing_keys(configs[0], config)) - {"seed"}
         if keys:
             raise UserError(
-                f"{folders[0]} and {folder} are no seeds of one config, they differ in"
-                f" {', '.join(sorted(keys))}: keep them in folders of their own"
+                f"{folders[0]} and {folder} are not seeds of one config, they differ in"
+                f" {', '.join(sorted(keys))}: keep them in separate folders"
             )
     return runs
 
@@ -79,7 +79,7 @@ def read_data(folder: Path) -> str:
       UserError: A report is missing or damaged, or they are of several pairs.
     """
     paths = sorted(folder.glob("seed_*/report.json")) or [folder / "report.json"]
-    found = {
+    fingerprints = {
         run_folder.at(
             path,
             files.read_json(path, "run it to its end"),
@@ -89,25 +89,25 @@ def read_data(folder: Path) -> str:
         )
         for path in paths
     }
-    if len(found) > 1:
-        raise UserError(f"{folder}: its seeds were run on several data or splits")
-    return found.pop()
+    if len(fingerprints) > 1:
+        raise UserError(f"{folder}: its seeds have different data or splits")
+    return fingerprints.pop()
 
 
 def check_same_pairs(against: Path, data: str) -> None:
-    """Refuses to compare with runs of other pairs, or of another split of them.
+    """Refuses to compare with runs of other pairs or another split.
 
     Args:
       against: Folder of finished runs.
-      data: Fingerprint of the pairs that they are compared on.
+      data: Fingerprint of the pairs of the new runs.
 
     Raises:
-      UserError: They are others, or files are missing or damaged.
+      UserError: The pairs differ, or files are missing or damaged.
     """
     if read_data(against) != data:
         raise UserError(
-            f"--against={against}: its pairs or their split are others: both need the"
-            " same data and data.split"
+            f"--against={against} has other pairs or another split: both runs require"
+            " the same data and data.split"
         )
 
 
@@ -115,7 +115,7 @@ def summarise(runs: dict[str, PerUser]) -> dict[str, dict[str, Any]]:
     """Returns for each metric the mean over seeds, and its t interval.
 
     Args:
-      runs: Of `read`.
+      runs: Result of `read`.
 
     Returns:
       By metric: `values`, one for each run; `mean`; `half_width` of the 95% interval of
@@ -132,12 +132,12 @@ def summarise(runs: dict[str, PerUser]) -> dict[str, dict[str, Any]]:
 def compare(
     ours: dict[str, PerUser], theirs: dict[str, PerUser], *, resamples: int
 ) -> dict[str, dict[str, Any]]:
-    """Returns how two systems differ over users, each the mean of its seeds.
+    """Returns the paired differences of two systems over users, as means of seeds.
 
     Args:
-      ours: Of `read`.
-      theirs: Of `read`.
-      resamples: Of the bootstrap.
+      ours: Result of `read`.
+      theirs: Result of `read`.
+      resamples: Number of bootstrap resamples.
 
     Returns:
       By metric the fields of `significance.Paired`, of `ours - theirs`.
@@ -148,8 +148,8 @@ def compare(
     users = {run.users for run in (*ours.values(), *theirs.values())}
     if len(users) > 1:
         raise UserError(
-            "--against: its runs and these tell of different users: both need the same"
-            " data and data.split"
+            "--against: its runs have other users: both require the same data and"
+            " data.split"
         )
     table = {}
     for name in next(iter(ours.values())).values:
@@ -157,21 +157,21 @@ def compare(
             np.mean([run.values[name] for run in runs.values()], axis=0)
             for runs in (ours, theirs)
         )
-        found = significance.paired(*sides, level=_LEVEL, resamples=resamples)
-        table[name] = found._asdict()
+        paired = significance.paired(*sides, level=_LEVEL, resamples=resamples)
+        table[name] = paired._asdict()
     return table
 
 
 def write(
     workdir: Path, folders: Sequence[Path], *, against: Path | None, resamples: int
 ) -> None:
-    """Writes and tells the summary of runs.
+    """Writes and logs the summary of runs.
 
     Args:
-      workdir: Where it goes.
-      folders: Of the runs.
+      workdir: Folder of the summary.
+      folders: Folders of the runs.
       against: Folder of the runs to compare with.
-      resamples: Of the bootstrap.
+      resamples: Number of bootstrap resamples.
 
     Raises:
       UserError: Runs are missing, damaged, or of other users.

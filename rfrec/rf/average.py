@@ -1,6 +1,6 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Moving average of parameters; a decay of 0 means that there is none."""
+"""Moving average of parameters; a decay of 0 disables it."""
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +18,10 @@ def advance(decay: float, ema: PyTree, params: PyTree, count: Int[Array, ""]) ->
     """Moves the average towards the parameters, faster during the first steps.
 
     Args:
-      decay: What remains of the average in a step.
-      ema: Of `start`.
-      params: After a step.
-      count: Steps done before it.
+      decay: Share of the average that is kept in a step.
+      ema: Result of `start`.
+      params: Parameters after a step.
+      count: Number of steps before it.
     """
     if not decay:
         return ema
@@ -30,5 +30,5 @@ def advance(decay: float, ema: PyTree, params: PyTree, count: Int[Array, ""]) ->
 
 
 def choose(decay: float, ema: PyTree, params: PyTree) -> PyTree:
-    """Returns the parameters to be used once training rests."""
+    """Returns the parameters for generation: the average, if there is one."""
     return ema if decay else params

@@ -49,8 +49,8 @@ def info_nce(
       x: Anchors.
       y: Candidates, M >= B; y[i] is the positive of x[i].
       temperature: Above 0.
-      weights: Of the anchors, without gradient; a row of weight 0 counts neither as
-        an anchor nor as a candidate. None for all equal.
+      weights: Weights of the anchors, without gradient; a row of weight 0 counts
+        neither as an anchor nor as a candidate. None for all equal.
       block: Anchors at a time; None for as many as fit 4 MiB of logits.
     """
     rows = _rows(x, y)
@@ -124,14 +124,14 @@ def _rows(x: Float[Array, "B D"], y: Float[Array, "M D"]) -> int:
 
 
 class _Sides(NamedTuple):
-    """Rows of length 1 that meet, and which pairs count.
+    """Rows of length 1 that are compared, and which pairs count.
 
     Attributes:
-      anchors: What is to be near its positive.
+      anchors: Rows that are pulled to their positives.
       positives: One for each anchor.
       candidates: Negatives; those whose number is an anchor's own are none for it.
       own: Number of each anchor's positive.
-      numbers: Of the candidates.
+      numbers: Numbers of the candidates.
       counts: False for candidates that are none.
     """
 

@@ -90,11 +90,11 @@ def regression(
 
     Args:
       prediction: Rows.
-      wanted: What they should be.
+      wanted: Target rows.
       kind: `mse`: the mean square over columns; `huber`: the mean over columns of
         e^2/2, from |e| = 1 on |e| - 1/2; `pseudo_huber`: sqrt(|e|^2 + c^2) - c of the
-        row's norm, c = .00054 sqrt(D) (Song & Dhariwal 2023).
-      weights: Of the rows; 0 for rows that only fill up. None for all equal.
+        row's norm, c = 0.00054 sqrt(D) (Song & Dhariwal 2023).
+      weights: Weights of the rows; 0 for rows that only fill up. None for all equal.
     """
     error = prediction - wanted
     if kind == "mse":
@@ -147,20 +147,20 @@ def guidance(
     cosine_scale: float,
     cosine_power: float,
 ) -> Float[Array, "B D"]:
-    """Returns what guided training adds to the predicted velocity.
+    """Returns the guidance that training adds to the predicted velocity.
 
-    It reads x1 and so exists in training only: a network trained with it learns the
-    velocity less the guidance.
+    It depends on x1 and therefore exists in training only: a network trained with it
+    learns the velocity minus the guidance.
 
     Args:
-      x_t: Points on the way.
-      x1: Where they go.
-      t: Their times.
+      x_t: Points on the lines.
+      x1: Ends of the lines.
+      t: Times of the points.
       prior: Direction of each row; None for none.
-      prior_scale: Of the prior.
-      prior_power: Of its decay (1 - t)^power.
-      cosine_scale: Of the gradient of the cosine of x_t and x1.
-      cosine_power: Of its decay.
+      prior_scale: Scale of the prior.
+      prior_power: Exponent of its decay (1 - t)^power.
+      cosine_scale: Scale of the gradient of cos(x_t, x1).
+      cosine_power: Exponent of its decay.
     """
     total = jnp.zeros_like(x_t)
     if cosine_scale:
@@ -200,7 +200,7 @@ def update_moments(
     Args:
       moments: So far.
       x: Rows.
-      weights: Of the rows; 0 for rows that only fill up. None for all 1.
+      weights: Weights of the rows; 0 for rows that only fill up. None for all 1.
       decay: What the rows so far still weigh: 1 counts all rows of a run alike, less
         forgets those of an embedding that has moved on.
     """

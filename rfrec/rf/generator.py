@@ -24,13 +24,13 @@ from rfrec.typing import PyTree
 
 
 class State(NamedTuple):
-    """Of a generator that trains itself; arrays only.
+    """State of a generator that trains itself; arrays only.
 
     Attributes:
-      params: Of the velocity network.
+      params: Parameters of the velocity network.
       ema: Their moving average; empty without `ema_decay`.
-      moments: Of what flows.
-      opt_state: Of `optimizer`.
+      moments: Moments of targets and conditions.
+      opt_state: State of `optimizer`.
       key: Raw data of the random key; that of a step is `fold_in(key, step)`.
       step: Steps done.
     """
@@ -67,11 +67,11 @@ def init_params(
     """Draws the parameters of a velocity network.
 
     Args:
-      settings: Of the generator.
-      width: Of the embeddings.
-      condition_width: Of all conditions side by side.
+      settings: Settings of the generator.
+      width: Width of the embeddings.
+      condition_width: Width of all conditions side by side.
       key: Random key.
-      sides: Kinds of rows that the network is told apart; 0 for none.
+      sides: Number of kinds of rows that the network distinguishes; 0 for none.
     """
     return velocity.init(_architecture(settings, width, condition_width, sides), key)
 
@@ -82,10 +82,10 @@ def init(
     """Returns the state of a generator before its first step.
 
     Args:
-      settings: Of the generator.
-      width: Of the embeddings.
-      condition_widths: Of each condition.
-      seed: Of the parameters and of all that is drawn later.
+      settings: Settings of the generator.
+      width: Width of the embeddings.
+      condition_widths: Width of each condition.
+      seed: Seed of the parameters and of all random numbers.
     """
     key = jax.random.key(seed)
     total = sum(condition_widths)
@@ -141,27 +141,22 @@ def loss(
     """Returns the loss of the flow.
 
     Args:
-      settings: Of the generator.
-      params: Of its network.
+      settings: Settings of the generator.
+      params: Parameters of its network.
       moments: With the rows of this step observed.
       target: Embeddings to be generated.
       condition: Conditions side by side.
       key: Random key of the step.
       prior: Direction that guides each row in training; None for none.
       side: 0 for a user's row, 1 for an item's, of a network that has sides.
-      weights: Of the rows; 0 for those that do not count. None for all equal.
-      generated: Rows generated from these conditions with gradient, which the contrast
-        then need not generate again.
-      line: What the velocity is learned between; None draws it.
+      weights: Weights of the rows; 0 for rows to ignore. None for all equal.
+      generated: Rows already generated from these conditions, with gradient.
+      line: Ends and times of the lines to learn; None draws them.
 
     Returns:
       The total, and `rf_loss`, `cl_loss` (without their weights) and `total_loss`.
     """
-    if not settings.attach_target:
-        target = jax.lax.stop_gradient(target)
-    if not settings.attach_conditions:
-        condition = jax.lax.stop_gradient(condition)
-    prior = jax.lax.stop_gradient(prior)
+    target, condition, prior = _detach(settings, target, condition, prior)
     keys = jax.random.split(key, 5)
     if line is None:
         line = units.draw_line(settings, moments, target, keys[0])
@@ -190,6 +185,15 @@ def loss(
     return total, {"rf_loss": rf_loss, "cl_loss": cl_loss, "total_loss": total}
 
 
+def _detach(settings: Settings, target, condition, prior):
+    """Stops the gradients that are not attached."""
+    if not settings.attach_target:
+        target = jax.lax.stop_gradient(target)
+    if not settings.attach_conditions:
+        condition = jax.lax.stop_gradient(condition)
+    return target, condition, jax.lax.stop_gradient(prior)
+
+
 def _drop(settings: Settings, key: PRNGKeyArray, count: int):
     if settings.condition_dropout == 0:
         return None
@@ -212,7 +216,7 @@ def _training_guidance(
 
 
 def _compare(settings: Settings, x, y, key: PRNGKeyArray, weights):
-    """Returns the contrast of made rows and wanted ones."""
+    """Returns the contrast loss of generated rows and targets."""
     if settings.contrast == "none":
         return jnp.float32(0)
     if settings.contrast == "mse":
@@ -276,15 +280,15 @@ def generate(
     side: Int[Array, " B"] | None = None,
     prior: Float[Array, "B D"] | None = None,
 ) -> sample.Solution:
-    """Returns embeddings generated from conditions, and how often the flow was asked.
+    """Returns generated embeddings and the number of velocity evaluations.
 
     Args:
-      settings: Of the generator.
-      params: Of its network.
-      moments: Of training.
+      settings: Settings of the generator.
+      params: Parameters of its network.
+      moments: Moments of training.
       condition: Conditions side by side.
-      key: Of the noise; a row's depends on it and on the row's place.
-      steps: Of the ODE; None for those of the settings.
+      key: Random key of the noise; a row's noise also depends on its position.
+      steps: Number of ODE steps; None for that of the settings.
       side: As for `loss`.
       prior: As for `loss`; read with `guided_sampling` alone.
     """
@@ -292,7 +296,7 @@ def generate(
         prior = units.direction(settings, moments.target, prior)
     else:
         prior = None
-    made = sample.sample(
+    solution = sample.sample(
         network(settings, moments, side),
         params,
         units.enter(settings, moments.condition, condition),
@@ -308,7 +312,7 @@ def generate(
         prior_scale=settings.user_guidance_scale,
         prior_power=settings.guidance_decay_power,
     )
-    return made._replace(x=units.leave(settings, moments.target, made.x))
+    return solution._replace(x=units.leave(settings, moments.target, solution.x))
 
 
 def solver(settings: Settings, steps: int | None = None) -> sample.Solver:
@@ -330,22 +334,22 @@ def mix(
     epoch: int | Int[Array, ""],
     ratio: float | Float[Array, ""] | None = None,
 ) -> Float[Array, "B D"]:
-    """Returns the host's embeddings, mixed with generated ones once it is warm.
+    """Returns the host's embeddings, mixed with generated ones after the warm-up.
 
     Args:
-      settings: Of the generator.
-      original: Of the host.
+      settings: Settings of the generator.
+      original: Embeddings of the host.
       generated: The same rows.
-      training: Which of the two ratios counts.
-      epoch: The current one; from `warmup_epochs` on rows are mixed.
-      ratio: In place of the settings'.
+      training: Whether `mix_ratio` applies, else `inference_mix_ratio`.
+      epoch: Current epoch; rows are mixed from `warmup_epochs` on.
+      ratio: Replaces the ratio of the settings.
     """
     if ratio is None:
         ratio = settings.mix_ratio if training else settings.inference_mix_ratio
     if isinstance(ratio, (int, float)) and ratio == 0:
         return original
     kept = 1.0 if settings.mixing == "residual" else 1.0 - ratio
-    # Nothing of the original is left to move the host, not even zero times it.
+    # The original is not read at all, so that it has no gradient.
     whole = isinstance(kept, float) and kept == 0
     mixed = generated if whole else kept * original + ratio * generated
     if not isinstance(ratio, (int, float)):

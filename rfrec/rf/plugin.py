@@ -1,10 +1,9 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A generator of embeddings that any recommender can hold, whatever trains it.
+"""A generator of embeddings for any recommender, public as rfrec.RFEmbeddingGenerator.
 
-Target embeddings and conditions flow in as JAX or NumPy arrays; generated and mixed
-embeddings come out in the same kind. A thin shell with a state round the pure functions
-of `generator`, which a host that compiles its whole step calls itself.
+Arrays are JAX or NumPy; results are of the same kind as the arguments. The class wraps
+the pure functions of `generator`, which a host with a compiled step calls directly.
 """
 
 import dataclasses
@@ -22,71 +21,56 @@ from rfrec.rf import average, generator, store
 from rfrec.rf import settings as switches
 from rfrec.rf.settings import Settings
 
-# Shapes are checked below, in words.
+# Shapes are checked below, for errors in plain words.
 Rows = Float[Array | np.ndarray, "_ _"]
 
 _compiled_generate = jax.jit(generator.generate, static_argnames=("settings", "steps"))
 
 
 class RFEmbeddingGenerator:
-    """Learns to generate a host's embeddings from conditions, with its own optimiser.
+    """Learns to generate a host's embeddings from conditions, with its own optimizer.
 
     Attributes:
       embedding_dim: Width of the embeddings.
-      settings: All switches.
-      epoch: The current one, as `set_epoch` told.
-      evaluations: Calls of the velocity in the last generation; 0 before it.
+      settings: All settings, see `rf.settings.Settings`.
+      epoch: Current epoch, from `set_epoch`.
+      evaluations: Velocity evaluations in the last generation; 0 before it.
     """
 
     def __init__(
         self,
         embedding_dim: int,
-        hidden_dim: int = 256,
-        n_layers: int = 2,
-        dropout: float = 0.1,
-        learning_rate: float = 0.001,
-        sampling_steps: int = 10,
-        user_guidance_scale: float = 0.2,
-        guidance_decay_power: float = 2.0,
-        cosine_guidance_scale: float = 0.1,
-        cosine_decay_power: float = 2.0,
-        warmup_epochs: int = 0,
-        train_mix_ratio: float = 0.5,
-        inference_mix_ratio: float = 0.5,
-        contrast_temp: float = 0.2,
-        contrast_weight: float = 1.0,
+        hidden_dim: int = Settings.hidden_dim,
+        n_layers: int = Settings.n_layers,
+        dropout: float = Settings.dropout,
+        learning_rate: float = Settings.lr,
+        sampling_steps: int = Settings.sampling_steps,
+        user_guidance_scale: float = Settings.user_guidance_scale,
+        guidance_decay_power: float = Settings.guidance_decay_power,
+        cosine_guidance_scale: float = Settings.cosine_guidance_scale,
+        cosine_decay_power: float = Settings.cosine_decay_power,
+        warmup_epochs: int = Settings.warmup_epochs,
+        train_mix_ratio: float = Settings.mix_ratio,
+        inference_mix_ratio: float = Settings.inference_mix_ratio,
+        contrast_temp: float = Settings.contrast_temp,
+        contrast_weight: float = Settings.contrast_weight,
         *,
         condition_dims: Sequence[int] | None = None,
         seed: int = 0,
         **others: Any,
     ):
-        """Makes a generator; its network is made once the conditions are known.
+        """Creates a generator; its network is created at the first conditions.
 
-        Args:
-          embedding_dim: Width of the embeddings.
-          hidden_dim: Of `rf.settings.Settings`, as those below up to `contrast_weight`.
-          n_layers: See there.
-          dropout: See there.
-          learning_rate: Its `lr`.
-          sampling_steps: See there.
-          user_guidance_scale: See there.
-          guidance_decay_power: See there.
-          cosine_guidance_scale: See there.
-          cosine_decay_power: See there.
-          warmup_epochs: See there.
-          train_mix_ratio: Its `mix_ratio`.
-          inference_mix_ratio: See there.
-          contrast_temp: See there.
-          contrast_weight: See there.
-          condition_dims: Widths of the conditions; None waits for the first ones.
-          seed: Of the network and of all noise.
-          **others: Other switches of `Settings`.
+        The named settings and `others` are those of `rf.settings.Settings`, where they
+        are explained. `learning_rate` is its `lr`, `train_mix_ratio` its `mix_ratio`.
+        `condition_dims` are the widths of the conditions, which creates the network at
+        once. `seed` determines the network and all noise.
 
         Raises:
-          UserError: There is no such switch, its value cannot be, or only a host with a
-            graph reads it (`rf.settings.HOST_SWITCHES`).
+          UserError: There is no such setting, its value is not allowed, or only a host
+            with a graph reads it (`rf.settings.HOST_SWITCHES`).
         """
-        documented = {
+        settings = others | {
             "hidden_dim": hidden_dim,
             "n_layers": n_layers,
             "dropout": dropout,
@@ -103,8 +87,8 @@ class RFEmbeddingGenerator:
             "contrast_weight": contrast_weight,
         }
         _refuse_host_switches(others)
-        chosen = switches.resolve("plugin", documented | others)
-        self._start(embedding_dim, chosen, seed, condition_dims)
+        resolved = switches.resolve("plugin", settings)
+        self._start(embedding_dim, resolved, seed, condition_dims)
 
     @classmethod
     def from_preset(
@@ -116,32 +100,32 @@ class RFEmbeddingGenerator:
         seed: int = 0,
         **overrides: Any,
     ) -> "RFEmbeddingGenerator":
-        """Makes a generator with the switches of a preset.
+        """Creates a generator with the settings of a preset.
 
-        What of them only a host with a graph reads is without effect here: `joint` has
-        one generator with its own optimiser, whose host feels no gradient of it, and
-        `improved` learns from all rows it is given and mixes by `inference_mix_ratio`.
+        Settings that only a host with a graph reads have no effect here: `joint` is one
+        generator with its own optimizer that passes no gradient to the host, and
+        `improved` learns from all rows and mixes by `inference_mix_ratio`.
 
         Args:
           embedding_dim: Width of the embeddings.
           preset: `joint`, `plugin` or `improved`.
           condition_dims: As for the constructor.
           seed: As for the constructor.
-          **overrides: Switches that differ.
+          **overrides: Settings that differ from the preset.
         """
         _refuse_host_switches(overrides)
-        made = cls.__new__(cls)
-        chosen = switches.resolve(preset, overrides)
-        made._start(embedding_dim, chosen, seed, condition_dims)
-        return made
+        plugin = cls.__new__(cls)
+        settings = switches.resolve(preset, overrides)
+        plugin._start(embedding_dim, settings, seed, condition_dims)
+        return plugin
 
-    def _start(self, embedding_dim, chosen: Settings, seed, condition_dims) -> None:
+    def _start(self, embedding_dim, settings: Settings, seed, condition_dims) -> None:
         if embedding_dim < 1:
             raise UserError(f"embedding_dim={embedding_dim}: must be at least 1")
         self.embedding_dim = embedding_dim
-        self.settings = chosen
+        self.settings = settings
         self.epoch = 0
-        self._asked: Any = 0
+        self._evaluations: Any = 0
         self._seed = seed
         self._dims: tuple[int, ...] | None = None
         self._state: generator.State | None = None
@@ -157,20 +141,18 @@ class RFEmbeddingGenerator:
 
     @property
     def evaluations(self) -> int:
-        """Calls of the velocity in the last generation; 0 before it."""
-        return int(self._asked)
+        """Velocity evaluations in the last generation; 0 before it."""
+        return int(self._evaluations)
 
     @property
     def state(self) -> generator.State:
         """Arrays of the generator; set it after `reflow.train`, for example.
 
         Raises:
-          UserError: There are none before the first conditions.
+          UserError: The network does not exist yet.
         """
         if self._state is None:
-            raise UserError(
-                "the generator has not seen conditions yet: give it condition_dims"
-            )
+            raise UserError("the generator has no network yet: pass condition_dims")
         return self._state
 
     @state.setter
@@ -178,7 +160,7 @@ class RFEmbeddingGenerator:
         self._state = state
 
     def set_epoch(self, epoch: int) -> None:
-        """Tells the current epoch, which decides whether warm-up is over."""
+        """Sets the current epoch, which determines whether the warm-up is over."""
         self.epoch = int(epoch)
 
     def compute_loss_and_step(
@@ -188,11 +170,11 @@ class RFEmbeddingGenerator:
         user_prior: Rows | None = None,
         epoch: int | None = None,
     ) -> dict[str, float]:
-        """Does one step of training.
+        """Runs one training step.
 
         Args:
           target_embeds: Embeddings to be generated; no gradient reaches the host.
-          conditions: Rows that belong to them.
+          conditions: Conditions of the same rows.
           user_prior: Direction that guides each row; None for none.
           epoch: As for `set_epoch`; None leaves it.
 
@@ -201,7 +183,7 @@ class RFEmbeddingGenerator:
           `total_loss`, before the step.
 
         Raises:
-          UserError: Rows do not belong together or hold NaN; names the argument.
+          UserError: Shapes do not match, or values are not finite; names the argument.
         """
         if epoch is not None:
             self.set_epoch(epoch)
@@ -228,17 +210,17 @@ class RFEmbeddingGenerator:
     ) -> Rows:
         """Generates a row for each row of conditions.
 
-        The noise depends on the row's place and on the steps of training done: between
-        two steps the same conditions give the same rows.
+        The noise depends on the position of the row and on the number of training
+        steps: between two steps the same conditions give the same rows.
 
         Args:
           conditions: As in training.
-          n_steps: Of the ODE; None for `sampling_steps`.
+          n_steps: Number of ODE steps; None for `sampling_steps`.
           user_prior: As in training, where `guided_sampling` is set; None for none.
 
         Raises:
-          UserError: Conditions do not belong together or hold NaN; names the first. Or
-            a prior is given that nothing reads.
+          UserError: Shapes do not match, values are not finite, or `guided_sampling` is
+            False and a prior was passed.
         """
         if n_steps is not None and n_steps < 1:
             raise UserError(f"n_steps={n_steps}: must be at least 1")
@@ -246,14 +228,14 @@ class RFEmbeddingGenerator:
         if user_prior is not None:
             if not self.settings.guided_sampling:
                 raise UserError(
-                    "user_prior guides training alone: set guided_sampling=True to"
+                    "user_prior is read in training only: set guided_sampling=True to"
                     " generate with it, or leave it out"
                 )
             rows = len(conditions[0])
             _check("user_prior", user_prior, rows, self.embedding_dim)
             user_prior = jnp.asarray(user_prior)
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        made = _compiled_generate(
+        solution = _compiled_generate(
             self.settings,
             average.choose(self.settings.ema_decay, state.ema, state.params),
             state.moments,
@@ -262,8 +244,8 @@ class RFEmbeddingGenerator:
             steps=n_steps,
             prior=user_prior,
         )
-        self._asked = made.evaluations
-        return _as_given(made.x, conditions[0])
+        self._evaluations = solution.evaluations
+        return _as_type_of(conditions[0], solution.x)
 
     def mix_embeddings(
         self,
@@ -275,10 +257,10 @@ class RFEmbeddingGenerator:
         """Mixes embeddings of the host with generated ones.
 
         Args:
-          original_embeds: Of the host; returned as they are during warm-up.
+          original_embeds: Embeddings of the host; returned unchanged in the warm-up.
           generated_embeds: The same rows.
-          training: Whether `mix_ratio` counts; otherwise `inference_mix_ratio`.
-          epoch: The current one; None for that of `set_epoch`.
+          training: Whether `mix_ratio` applies; otherwise `inference_mix_ratio`.
+          epoch: Current epoch; None for that of `set_epoch`.
 
         Raises:
           UserError: The two do not have the same shape.
@@ -286,7 +268,7 @@ class RFEmbeddingGenerator:
         if original_embeds.shape != generated_embeds.shape:
             raise UserError(
                 f"original_embeds {original_embeds.shape} and generated_embeds"
-                f" {generated_embeds.shape} differ in shape: give the same rows"
+                f" {generated_embeds.shape} differ in shape: pass the same rows"
             )
         mixed = generator.mix(
             self.settings,
@@ -295,10 +277,10 @@ class RFEmbeddingGenerator:
             training=training,
             epoch=self.epoch if epoch is None else epoch,
         )
-        return _as_given(mixed, original_embeds)
+        return _as_type_of(original_embeds, mixed)
 
     def save(self, path: str | Path) -> None:
-        """Stores the generator in a folder, in place of one stored there before."""
+        """Stores the generator in a folder, replacing one stored before."""
         assert self._dims is not None or self._state is None
         notes = {
             "settings": dataclasses.asdict(self.settings),
@@ -309,64 +291,64 @@ class RFEmbeddingGenerator:
         store.save(Path(path), self.state, notes)
 
     def load(self, path: str | Path) -> None:
-        """Goes on where a stored generator stood.
+        """Restores a stored generator.
 
         Raises:
-          UserError: The folder holds none, or one of other settings; names them.
+          UserError: The folder contains none, or one with other settings; names them.
         """
         notes = store.read_notes(Path(path))
         store.check_notes(Path(path), notes, self.embedding_dim, self.settings)
         dims = tuple(notes["condition_dims"])
         if self._dims is not None and self._dims != dims:
             raise UserError(
-                f"{path} holds a generator of conditions {dims} wide, this one has"
-                f" {self._dims}: give condition_dims={dims}"
+                f"{path} contains a generator with condition_dims={dims}, this one has"
+                f" {self._dims}: pass condition_dims={dims}"
             )
-        # Nothing of this one changes before all of the other has been read.
+        # This generator changes only after the other has been read completely.
         self._state = store.restore(Path(path), self._fresh(dims))
         self._dims = dims
         self.epoch = notes["epoch"]
 
     def _checked(self, conditions: Sequence[Rows]) -> generator.State:
-        """Returns the state, once conditions are found to fit it."""
+        """Returns the state after checking the conditions."""
         if not conditions:
-            raise UserError("conditions are empty: give at least one array")
+            raise UserError("conditions are empty: pass at least one array")
         dims = self._dims or tuple(c.shape[1] if c.ndim == 2 else 0 for c in conditions)
         if len(conditions) != len(dims):
             raise UserError(
-                f"{len(conditions)} conditions are given, the generator has {len(dims)}"
+                f"{len(conditions)} conditions were passed, {len(dims)} are required"
             )
         for i, (condition, width) in enumerate(zip(conditions, dims, strict=True)):
             _check(f"conditions[{i}]", condition, len(conditions[0]), width)
         return self._build(dims) if self._state is None else self._state
 
 
-def _refuse_host_switches(given: Mapping[str, Any]) -> None:
-    for name in sorted(switches.HOST_SWITCHES.intersection(given)):
-        if given[name] is not None:
+def _refuse_host_switches(values: Mapping[str, Any]) -> None:
+    for name in sorted(switches.HOST_SWITCHES.intersection(values)):
+        if values[name] is not None:
             raise UserError(
-                f"{name}={given[name]!r}: only a host with a graph reads this switch;"
+                f"{name}={values[name]!r}: only a host with a graph reads this setting;"
                 " leave it out"
             )
 
 
 def _check(name: str, x: Rows, rows: int, width: int) -> None:
-    """Refuses rows of another shape, and numbers that are none."""
+    """Refuses rows of another shape, and values that are not finite."""
     if x.shape != (rows, width) or width == 0:
         raise UserError(
-            f"{name} has shape {tuple(x.shape)}, where ({rows}, {width or 'width'}) is"
-            " needed: give rows that belong together"
+            f"{name} has shape {tuple(x.shape)}, but ({rows}, {width or 'width'}) is"
+            " required: pass the same rows in all arrays"
         )
     if rows == 0:
-        raise UserError(f"{name} has no rows: give at least one")
+        raise UserError(f"{name} has no rows: pass at least one")
     sound = jnp.isfinite(x).all(axis=1) if isinstance(x, Array) else None
     sound = np.isfinite(x).all(axis=1) if sound is None else np.asarray(sound)
     if not sound.all():
         raise UserError(
-            f"{name} holds NaN or infinity in row {int(np.argmin(sound))}: mend what"
-            " made it before the generator learns from it"
+            f"{name} contains NaN or infinity in row {int(np.argmin(sound))}: fix its"
+            " source before the generator learns from it"
         )
 
 
-def _as_given(made: Array, given: Rows) -> Rows:
-    return np.asarray(made) if isinstance(given, np.ndarray) else made
+def _as_type_of(argument: Rows, result: Array) -> Rows:
+    return np.asarray(result) if isinstance(argument, np.ndarray) else result

@@ -25,7 +25,7 @@ from rfrec.typing import PyTree
 class Pairs(NamedTuple):
     """Ends of a teacher's paths, in the units of its network, and their conditions.
 
-    `side` is the kind of each row of a network that tells kinds apart, or None.
+    `side` is the kind of each row of a network with kinds, or None.
     """
 
     start: Float[Array, "P D"]
@@ -47,12 +47,12 @@ def transport(
     """Follows the flow from given noise to its end, or from an end back to the noise.
 
     Args:
-      settings: Of the generator; `teacher_steps` are made.
-      params: Of its network.
-      moments: Of its training.
+      settings: Settings of the generator; `teacher_steps` ODE steps are made.
+      params: Parameters of its network.
+      moments: Moments of its training.
       start: Noise, or ends to be followed back, in the units of the network.
       condition: Conditions side by side, in the host's.
-      side: Kind of each row of a network that tells kinds apart.
+      side: Kind of each row of a network with kinds.
       reverse: From end to noise.
     """
     arch = generator.network(settings, moments, side)
@@ -80,10 +80,10 @@ def make_pairs(
     """Returns the ends of the teacher's paths from fresh noise, to be stored.
 
     Args:
-      settings: Of the teacher.
+      settings: Settings of the teacher.
       teacher: Frozen.
       condition: A row for each path.
-      key: Of the noise.
+      key: Random key of the noise.
       rounds: Paths from each row of conditions.
       side: As for `transport`.
     """
@@ -117,12 +117,12 @@ def train(
     """Trains a student, which starts as its teacher, on stored pairs.
 
     Args:
-      settings: Of both.
-      teacher: Where the student starts; its moments stay.
-      pairs: Of `make_pairs`.
+      settings: Settings of both.
+      teacher: Initial state of the student; its moments are kept.
+      pairs: Result of `make_pairs`.
       kind: `reflow`: velocities at all times; `distil`: at time 0.
-      steps: To be made.
-      batch_size: Pairs of a step, drawn with replacement.
+      steps: Number of training steps.
+      batch_size: Number of pairs in a step, drawn with replacement.
 
     Returns:
       The student's state and the loss of the flow before each step.
@@ -188,11 +188,11 @@ def straightness(
     S of Liu et al. 2022, in the units of the network, by Euler.
 
     Args:
-      settings: Of the generator.
-      state: Of it.
+      settings: Settings of the generator.
+      state: State of the generator.
       condition: A row for each path.
-      key: Of their noise.
-      steps: Of each path.
+      key: Random key of their noise.
+      steps: Number of steps of each path.
     """
     params = average.choose(settings.ema_decay, state.ema, state.params)
     arch = generator.network(settings, state.moments, None)

@@ -44,7 +44,7 @@ class Solver:
     """How an ODE is solved.
 
     Attributes:
-      name: Of `SOLVERS`, in upper or lower case.
+      name: Key of `SOLVERS`, in upper or lower case.
       steps: Equal steps; with tolerances, the first is 1/steps long, and a trajectory
         has so many pieces.
       rtol: With `atol`: relative and absolute tolerance of an adaptive step size, one
@@ -52,7 +52,7 @@ class Solver:
       atol: See `rtol`.
 
     Raises:
-      UserError: There is no such solver, or it cannot do what is asked of it.
+      UserError: There is no such solver, or it cannot adapt its steps.
     """
 
     name: str = "euler"
@@ -61,13 +61,15 @@ class Solver:
     atol: float | None = None
 
     def __post_init__(self):
-        made = SOLVERS.get(self.name.lower())
-        if made is None:
+        solver_class = SOLVERS.get(self.name.lower())
+        if solver_class is None:
             known = ", ".join(SOLVERS)
             raise UserError(f"solver {self.name!r} does not exist: use one of {known}")
         if self.steps < 1:
             raise UserError(f"solver steps are {self.steps}: take at least 1")
-        if self.adaptive and not issubclass(made, diffrax.AbstractAdaptiveSolver):
+        if self.adaptive and not issubclass(
+            solver_class, diffrax.AbstractAdaptiveSolver
+        ):
             raise UserError(
                 f"solver {self.name!r} does not estimate its error:"
                 " leave out rtol and atol, or take another, heun for one"
@@ -80,7 +82,7 @@ class Solver:
 
 
 class Solution(NamedTuple):
-    """Where an ODE led.
+    """Solution of an ODE.
 
     Attributes:
       x: Rows at its end; NaN if an adaptive solver did not reach it.
@@ -173,12 +175,12 @@ def noise(
     return scale * jax.random.normal(key, shape)
 
 
-class Given(NamedTuple):
-    """What the velocity of a network depends on, the same along a path.
+class Inputs(NamedTuple):
+    """The inputs of a velocity that are constant along a path.
 
     Attributes:
-      params: Of the network.
-      code: Of the conditions, `velocity.encode`.
+      params: Parameters of the network.
+      code: Code of the conditions, `velocity.encode`.
       unconditional: Code of no conditions; None without classifier-free guidance.
       prior: Direction that rows are pushed in; None for none.
     """
@@ -197,7 +199,7 @@ def prepare(
     side: Int[Array, " B"] | None = None,
     guidance: float = 1.0,
     prior: Float[Array, "B D"] | None = None,
-) -> Given:
+) -> Inputs:
     """Encodes conditions once for all steps; arguments as for `sample`.
 
     Raises:
@@ -213,7 +215,7 @@ def prepare(
         drop = jnp.ones(len(condition), bool)
         unconditional = velocity.encode(arch, params, condition, side=side, drop=drop)
     code = velocity.encode(arch, params, condition, side=side)
-    return Given(params, code, unconditional, prior)
+    return Inputs(params, code, unconditional, prior)
 
 
 def build_field(
@@ -224,27 +226,27 @@ def build_field(
     prior_scale: float = 0.0,
     prior_power: float = 2.0,
 ) -> Field:
-    """Returns a network's velocity for `solve`, which takes `Given` as its args."""
+    """Returns a network's velocity for `solve`, which takes `Inputs` as its args."""
 
-    def plain(given: Given, t: Array, x: Array) -> Array:
-        return velocity.velocity(arch, given.params, x, t[None], given.code)
+    def plain(inputs: Inputs, t: Array, x: Array) -> Array:
+        return velocity.velocity(arch, inputs.params, x, t[None], inputs.code)
 
-    def guided(given: Given, t: Array, x: Array) -> Array:
-        v, code = plain(given, t, x), given.unconditional
+    def guided(inputs: Inputs, t: Array, x: Array) -> Array:
+        v, code = plain(inputs, t, x), inputs.unconditional
         assert code is not None
-        without = velocity.velocity(arch, given.params, x, t[None], code)
+        without = velocity.velocity(arch, inputs.params, x, t[None], code)
         return v + (guidance - 1.0) * (v - without)
 
-    def field(given: Given, t: Array, x: Array) -> Array:
+    def field(inputs: Inputs, t: Array, x: Array) -> Array:
         t = jnp.asarray(t, x.dtype)
-        if given.unconditional is None:
-            v = plain(given, t, x)
+        if inputs.unconditional is None:
+            v = plain(inputs, t, x)
         else:
             inside = (t >= interval[0]) & (t <= interval[1])
-            v = lax.cond(inside, guided, plain, given, t, x)
-        if given.prior is None:
+            v = lax.cond(inside, guided, plain, inputs, t, x)
+        if inputs.prior is None:
             return v
-        return v + flow.prior_guidance(t[None], given.prior, prior_scale, prior_power)
+        return v + flow.prior_guidance(t[None], inputs.prior, prior_scale, prior_power)
 
     return field
 
@@ -270,28 +272,27 @@ def sample(
     """Generates a row for each row of conditions.
 
     Args:
-      arch: Of the velocity network.
-      params: Of it.
+      arch: Architecture of the velocity network.
+      params: Parameters of the network.
       condition: All conditions side by side.
-      key: Of the noise: the same key and shape give the same noise.
-      solver: Of the ODE.
-      side: Kind of each row, if the network tells kinds apart.
+      key: Random key of the noise: the same key and shape give the same noise.
+      solver: Solver of the ODE.
+      side: Kind of each row, if the network has kinds.
       draws: Samples whose mean is returned; of zero noise, all are the same.
       noise_kind: As for `noise`.
       noise_scale: As for `noise`.
       guidance: Weight w of classifier-free guidance, v + (w - 1)(v - v without
         conditions) (Ho & Salimans 2022); 1 for none.
       interval: First and last time at which it acts (Kynkäänniemi et al. 2024).
-      prior: Direction that rows are pushed in, as `flow.prior_guidance` has it; for a
-        network whose training added the same.
-      prior_scale: Of the prior.
-      prior_power: Of its decay.
+      prior: Direction of `flow.prior_guidance`, as in training.
+      prior_scale: Scale of the prior.
+      prior_power: Exponent of its decay.
       trajectory: Whether to return the (mean) rows on the way.
 
     Raises:
       UserError: Guidance needs a network that has learned to do without conditions.
     """
-    given = prepare(arch, params, condition, side=side, guidance=guidance, prior=prior)
+    inputs = prepare(arch, params, condition, side=side, guidance=guidance, prior=prior)
     field = build_field(
         arch,
         guidance=guidance,
@@ -303,7 +304,7 @@ def sample(
     def draw(number: Int[Array, ""]) -> Solution:
         drawn = jax.random.fold_in(key, number)
         x0 = noise(drawn, (len(condition), arch.width), noise_kind, noise_scale)
-        return solve(field, given, x0, solver, trajectory=trajectory)
+        return solve(field, inputs, x0, solver, trajectory=trajectory)
 
     if draws == 1 or noise_kind == "zero":
         return draw(jnp.int32(0))
@@ -332,7 +333,7 @@ def straightness(
       field: As for `solve`.
       args: What it reads.
       x0: Noise.
-      solver: Of the path Z_t.
+      solver: Solver of the path Z_t.
     """
     path = solve(field, args, x0, solver, trajectory=True).trajectory
     assert path is not None

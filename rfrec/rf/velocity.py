@@ -1,6 +1,6 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The velocity network: noisy rows, times and conditions in, velocities out.
+"""The velocity network, a function of noisy rows, times and conditions.
 
 A sum of three codes (of the row, of its time, of its conditions) passes residual blocks
 of linear layers; a linear map of the conditions may be added to what comes out. What
@@ -31,8 +31,8 @@ class Architecture:
     """Shape of a velocity network.
 
     Attributes:
-      width: Of the embeddings that flow.
-      condition_width: Of all conditions side by side; 0 for none.
+      width: Width of the embeddings.
+      condition_width: Width of all conditions side by side; 0 for none.
       hidden: Width of the layers.
       layers: Residual blocks.
       dropout: Rate, after each layer.
@@ -110,7 +110,7 @@ class Layer(nn.Module):
         """Transforms rows.
 
         Args:
-          x: Of any width.
+          x: Rows of any width.
           keys: A random key for each row; None for no dropout.
         """
         x = Linear(self.arch.hidden, name="linear")(x)
@@ -140,7 +140,7 @@ class VelocityNet(nn.Module):
     arch: Architecture
 
     def setup(self):
-        """Makes the layers."""
+        """Creates the layers."""
         a = self.arch
         self.time = Linear(a.hidden)
         if a.condition_width:
@@ -253,10 +253,10 @@ def apply(
     """Returns velocities.
 
     Args:
-      arch: Of the network.
+      arch: Architecture of the network.
       params: From `init`.
-      x: Points on the way.
-      t: Their times in [0, 1]; one for all rows, or one each.
+      x: Points on the paths.
+      t: Times in [0, 1]; one for all rows, or one for each.
       condition: All conditions side by side.
       side: Kind of each row, 0..sides-1; None if there is one kind.
       drop: Rows that the null condition stands for; None for none.
@@ -281,9 +281,9 @@ def encode(
     drop: Bool[Array, " B"] | None = None,
 ) -> Code:
     """Returns the code of conditions, for `velocity`; arguments as for `apply`."""
-    net, given = VelocityNet(arch), {"params": params}
-    made: Any = net.apply(given, condition, side, drop, method="encode")
-    return made
+    net, variables = VelocityNet(arch), {"params": params}
+    code: Any = net.apply(variables, condition, side, drop, method="encode")
+    return code
 
 
 def velocity(
