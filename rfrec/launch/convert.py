@@ -22,9 +22,7 @@ from ml_collections import ConfigDict
 
 from rfrec.config import UserError
 from rfrec.launch import cli
-from rfrec.pipelines import exchange, run_folder, tokenizer
-from rfrec.tokenizer import fitting, mql4grec, training
-from rfrec.train.checkpoint import Checkpoints
+from rfrec.pipelines import exchange
 
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "Checkpoint of MQL4GRec (FILE.pth) to import."
@@ -54,36 +52,12 @@ def main(config: ConfigDict, workdir: Path) -> None:
     if _EXPORT.value is None and (_BEST.value or _BASE.value):
         raise UserError("--best and --base can only be combined with --export_t5")
     if _CHECKPOINT.value is not None:
-        import_rqvae(config, path, workdir)
+        exchange.import_tokenizer(config, path, workdir)
     elif _IMPORT.value is not None:
         exchange.import_folder(config, path, workdir)
     else:
         base = Path(_BASE.value).expanduser() if _BASE.value else None
         exchange.export_run(workdir, path, checkpoint=_BEST.value, base=base)
-
-
-def import_rqvae(config: ConfigDict, path: Path, workdir: Path) -> None:
-    """Reads a checkpoint, stores it as a run's only step, tokenizes the items."""
-    exchange.refuse_run(workdir)
-    weights = mql4grec.read_checkpoint(path)
-    run_config = exchange.adapt_tokenizer(config, weights)
-    options = tokenizer.check(run_config)
-    items = tokenizer.load_items(options, run_config.rf)
-    if items.values.shape[1] != weights.input_width:
-        raise UserError(
-            f"{path} reads vectors of width {weights.input_width}, the"
-            f" items have {items.values.shape[1]}; choose other data.features"
-        )
-    run_folder.open_workdir(workdir, run_config)
-    trainer = tokenizer.build_trainer(options, items)
-    with Checkpoints(workdir, lowest=fitting.CRITERIA) as checkpoints:
-        exchange.store_tokenizer(trainer, weights, checkpoints, items.fingerprint)
-        chosen = options.codes.checkpoint
-        tokenized, models = fitting.compare(
-            training.Run(trainer), checkpoints, chosen, trainer.init()
-        )
-    measured = {"seconds": 0.0, "models": models}
-    tokenizer.finish(run_config, options, items, tokenized, workdir, measured)
 
 
 if __name__ == "__main__":

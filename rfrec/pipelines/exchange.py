@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from rfrec import config as cfg
 from rfrec.config import UserError
-from rfrec.pipelines import retriever, run_folder
+from rfrec.pipelines import retriever, run_folder, tokenizer
 from rfrec.pipelines.retriever import Options
 from rfrec.retrieval import (
     builders,
@@ -30,7 +30,7 @@ from rfrec.retrieval import (
 )
 from rfrec.retrieval.options import CHECKPOINTS, HIGHEST, LOWEST
 from rfrec.retrieval.vocab import Vocabulary
-from rfrec.tokenizer import mql4grec
+from rfrec.tokenizer import fitting, mql4grec
 from rfrec.tokenizer import training as tokenizer_training
 from rfrec.train import loop
 from rfrec.train.checkpoint import Checkpoints
@@ -223,6 +223,42 @@ def _rebase(
         )
     params = hf_vocab.move_rows(weights.params, vocabulary, target, original.params)
     return hf.Weights(original.arch, params), target
+
+
+def import_tokenizer(config: ConfigDict, path: Path, workdir: Path) -> None:
+    """Creates a run whose only checkpoint is an RQ-VAE of MQL4GRec; exports its codes.
+
+    Args:
+      config: Config of the run; the shape of its model is replaced by that of the
+        checkpoint.
+      path: Checkpoint that MQL4GRec wrote.
+      workdir: Folder of the new run.
+
+    Raises:
+      UserError: The checkpoint cannot be read, or the items have another width.
+    """
+    refuse_run(workdir)
+    weights = mql4grec.read_checkpoint(path)
+    run_config = adapt_tokenizer(config, weights)
+    options = tokenizer.check(run_config)
+    items = tokenizer.load_items(options, run_config.rf)
+    if items.values.shape[1] != weights.input_width:
+        raise UserError(
+            f"{path} reads vectors of width {weights.input_width}, the items have"
+            f" {items.values.shape[1]}; choose other data.features"
+        )
+    run_folder.open_workdir(workdir, run_config)
+    trainer = tokenizer.build_trainer(options, items)
+    with Checkpoints(workdir, lowest=fitting.CRITERIA) as checkpoints:
+        store_tokenizer(trainer, weights, checkpoints, items.fingerprint)
+        tokenized, models = fitting.compare(
+            tokenizer_training.Run(trainer),
+            checkpoints,
+            options.codes.checkpoint,
+            trainer.init(),
+        )
+    measured = {"seconds": 0.0, "models": models}
+    tokenizer.finish(run_config, options, items, tokenized, workdir, measured)
 
 
 def adapt_tokenizer(config: ConfigDict, weights: mql4grec.Weights) -> ConfigDict:
