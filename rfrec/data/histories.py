@@ -1,9 +1,10 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Histories that somebody asks recommendations for, as JSON in; `Interactions` out.
+"""Histories in JSON, for which recommendations are requested.
 
-Lines `{"user": "u", "items": [...]}`, of which `user` may be missing, or objects
-`{"u": [...], ...}`, one a line or one for the whole file; oldest item first.
+A file consists of lines `{"user": "u", "items": [...]}`, in which `user` is optional,
+or of objects `{"u": [...], ...}`: one on each line, or one for the whole file. The
+oldest item is first.
 """
 
 import json
@@ -16,6 +17,18 @@ from jaxtyping import Bool
 from rfrec.config import UserError
 from rfrec.data import sequences
 from rfrec.data.interactions import Interactions
+
+
+class HistoryError(UserError):
+    """A history that cannot be used; the text states the reason.
+
+    Attributes:
+      malformed: Whether a value has a wrong type, not only an unknown content.
+    """
+
+    def __init__(self, reason: str, *, malformed: bool):
+        super().__init__(reason)
+        self.malformed = malformed
 
 
 class _Entry(NamedTuple):
@@ -32,18 +45,18 @@ def read(
     coded: Bool[np.ndarray, " N"] | None = None,
     origin: str = "histories",
 ) -> Interactions:
-    """Reads histories, in which an item may come twice.
+    """Reads histories, in which an item may occur several times.
 
     Args:
-      text: Of the file.
-      num_items: Of the catalogue.
-      item_ids: Names of the items; None for their row numbers.
-      coded: Items that have the codes that are needed; None for all.
-      origin: Named in errors.
+      text: Content of the file.
+      num_items: Number of items of the catalogue.
+      item_ids: Item id of each row; None if the rows are the ids.
+      coded: Whether each item has the required codes; None if all have them.
+      origin: Name of the file for errors.
 
     Raises:
-      UserError: No history, or one that is empty or names an unknown item; tells the
-        line.
+      UserError: There is no history, or one is empty or contains an unknown item; names
+        the line.
     """
     names = map(str, range(num_items)) if item_ids is None else item_ids
     rows = {name: row for row, name in enumerate(names)}
@@ -51,33 +64,53 @@ def read(
     for entry in _entries(text, origin):
         where = f"{origin}, line {entry.line}: user {entry.user!r}"
         users.append(entry.user)
-        histories.append(_rows(entry.items, rows, where))
+        try:
+            histories.append(find_rows(entry.items, rows))
+        except HistoryError as error:
+            raise UserError(f"{where}: {error}") from error
         if coded is not None and not coded[histories[-1]].all():
             item = entry.items[int(np.argmin(coded[histories[-1]]))]
-            raise UserError(f"{where}: item {item!r} has no codes: leave it out")
+            raise UserError(f"{where}: item {item!r} has no codes: remove it")
     if not users:
-        raise UserError(f"{origin} holds no history: give at least one")
+        raise UserError(f"{origin} contains no history: write at least one")
     return sequences.from_histories(histories, num_items, user_ids=users, origin=origin)
 
 
-def _rows(items: Any, rows: Mapping[str, int], where: str) -> list[int]:
-    """Looks items up by name."""
+def find_rows(items: Any, rows: Mapping[str, int]) -> list[int]:
+    """Returns the rows of the items of one history.
+
+    Args:
+      items: A list of item ids, strings or integers, from JSON.
+      rows: Row of each item by its id.
+
+    Raises:
+      HistoryError: The value is not a list, is empty or contains an unknown item.
+    """
     if not isinstance(items, list):
-        raise UserError(f"{where}: expected a list of items, oldest first")
+        raise HistoryError("items must be a list, oldest first", malformed=True)
     if not items:
-        raise UserError(f"{where} has an empty history: give at least one item")
+        raise HistoryError("items is empty: send at least one item", malformed=False)
     for item in items:
-        named = isinstance(item, str) or type(item) is int
-        if not named or str(item) not in rows:
-            raise UserError(
-                f"{where}: item {item!r} is not in the catalogue of {len(rows)}"
-                " items: leave it out"
+        if not isinstance(item, str) and type(item) is not int:
+            reason = f"item {shorten(item)}: must be a name or a number"
+            raise HistoryError(reason, malformed=True)
+        if str(item) not in rows:
+            reason = (
+                f"item {shorten(item)} is not one of the {len(rows)} items that a"
+                " history can contain: remove it"
             )
+            raise HistoryError(reason, malformed=False)
     return [rows[str(item)] for item in items]
 
 
+def shorten(value: Any) -> str:
+    """Returns the repr of a value, cut to 80 characters."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
+
+
 def _entries(text: str, origin: str) -> Iterator[_Entry]:
-    """Yields users and what is said to be their items."""
+    """Yields users with the values of their items."""
     numbered = enumerate(text.splitlines(), start=1)
     lines = [(number, line) for number, line in numbered if line.strip()]
     if lines and not isinstance(_parse(lines[0][1]), _Pairs):
@@ -101,7 +134,7 @@ def _entries(text: str, origin: str) -> Iterator[_Entry]:
 
 
 class _Pairs(list[tuple[str, Any]]):
-    """A JSON object, in which a key may come twice."""
+    """A JSON object, in which a key may occur several times."""
 
 
 def _parse(text: str) -> Any:
@@ -112,9 +145,9 @@ def _parse(text: str) -> Any:
 
 
 def _users(pairs: _Pairs, line: int) -> Iterator[_Entry]:
-    found = dict(pairs)
-    if "items" in found and found.keys() <= {"user", "items"}:
-        yield _Entry(line, str(found.get("user", line)), found["items"])
+    values = dict(pairs)
+    if "items" in values and values.keys() <= {"user", "items"}:
+        yield _Entry(line, str(values.get("user", line)), values["items"])
         return
     for user, items in pairs:
         yield _Entry(line, user, items)

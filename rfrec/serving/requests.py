@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rfrec.config import UserError
+from rfrec.data import histories
+from rfrec.data.histories import HistoryError, shorten
 
 _KEYS = ("items", "user", "k", "filter_seen")
 
@@ -109,10 +111,10 @@ def check(
     if user is None and accepted.requires_user:
         raise RefusedError(422, "user is required: the model has user tokens")
     if not isinstance(user, str | None):
-        raise RefusedError(400, f"user={_short(user)}: must be a string")
+        raise RefusedError(400, f"user={shorten(user)}: must be a string")
     if not isinstance(filter_seen, bool):
         raise RefusedError(
-            400, f"filter_seen={_short(filter_seen)}: must be true or false"
+            400, f"filter_seen={shorten(filter_seen)}: must be true or false"
         )
     return Query(
         user=user or default_user,
@@ -123,41 +125,26 @@ def check(
 
 
 def _check_items(items: Any, accepted: Accepted) -> tuple[int, ...]:
-    if not isinstance(items, list):
-        raise RefusedError(400, "items must be a list, oldest first")
-    if not items:
-        raise RefusedError(422, "items is empty: send at least one item")
-    if len(items) > accepted.max_items:
+    if isinstance(items, list) and len(items) > accepted.max_items:
         raise RefusedError(
             422,
             f"{len(items)} items are too many: send only the latest"
             f" {accepted.max_items}",
         )
-    for item in items:
-        if not (isinstance(item, str) or type(item) is int):
-            raise RefusedError(400, f"item {_short(item)}: must be a name or a number")
-        if str(item) not in accepted.rows:
-            raise RefusedError(
-                422,
-                f"item {_short(item)} is not one of the {len(accepted.rows)} items"
-                " that a history can contain: remove it",
-            )
-    return tuple(accepted.rows[str(item)] for item in items)
+    try:
+        return tuple(histories.find_rows(items, accepted.rows))
+    except HistoryError as error:
+        raise RefusedError(400 if error.malformed else 422, str(error)) from error
 
 
 def _check_k(k: Any, accepted: Accepted) -> int:
     if k is None:
         return accepted.default_k
     if type(k) is not int:
-        raise RefusedError(400, f"k={_short(k)}: must be an integer")
+        raise RefusedError(400, f"k={shorten(k)}: must be an integer")
     if not 1 <= k <= accepted.max_k:
-        raise RefusedError(422, f"k={_short(k)}: must be from 1 to {accepted.max_k}")
+        raise RefusedError(422, f"k={shorten(k)}: must be from 1 to {accepted.max_k}")
     return k
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def as_json(

@@ -46,7 +46,7 @@ def test_a_user_may_ask_twice():
 def test_items_go_by_their_names():
     found = histories.read('{"u": ["a b", "B07", 7]}', 3, item_ids=NAMES)
     assert found.items.tolist() == [1, 0, 2]
-    with pytest.raises(UserError, match=r"file, line 1: user 'u': item 'x' is not in"):
+    with pytest.raises(UserError, match=r"file, line 1: user 'u': item 'x' is not one"):
         histories.read('{"u": ["x"]}', 3, item_ids=NAMES, origin="file")
 
 
@@ -56,9 +56,9 @@ def test_what_is_no_item_is_named_with_its_line(item):
     text += json.dumps({"user": "b", "items": [1, item]})
     with pytest.raises(UserError) as error:
         histories.read(text, 4, origin="here")
-    told = str(error.value)
-    assert told.startswith(f"here, line 2: user 'b': item {item!r} is not in the")
-    assert "\n" not in told
+    message = str(error.value)
+    assert message.startswith(f"here, line 2: user 'b': item {item!r}")
+    assert "\n" not in message
 
 
 def test_items_without_codes_are_told():
@@ -69,5 +69,5 @@ def test_items_without_codes_are_told():
 
 @pytest.mark.parametrize("text", ["", "  \n\n"])
 def test_nothing_is_told(text):
-    with pytest.raises(UserError, match="here holds no history"):
+    with pytest.raises(UserError, match="here contains no history"):
         histories.read(text, 4, origin="here")
