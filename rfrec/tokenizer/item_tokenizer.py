@@ -14,7 +14,7 @@ from typing import Any
 import flax.traverse_util
 import numpy as np
 import safetensors
-from jaxtyping import Float, Float32, Int, Int32
+from jaxtyping import Float32, Int, Int32, Shaped
 from safetensors import numpy as safetensors_numpy
 
 from rfrec import config as cfg
@@ -106,13 +106,13 @@ class ItemTokenizer:
 
     def fit(
         self,
-        vectors: Float[np.ndarray, "N D"],
+        vectors: Shaped[np.ndarray, "..."],
         workdir: str | os.PathLike[str] | None = None,
     ) -> "ItemTokenizer":
         """Trains the model, and tokenizes and repairs the items.
 
         Args:
-          vectors: One finite vector for each item. Vectors are scaled to mean square 1;
+          vectors: One finite vector for each item, [N, D]. Vectors are scaled to mean square 1;
             results are in the original scale.
           workdir: Folder for metrics and checkpoints. An interrupted run resumes there,
             with the same result as without the interruption. None stores nothing.
@@ -197,12 +197,12 @@ class ItemTokenizer:
         return self
 
     def encode(
-        self, vectors: Float[np.ndarray, "n D"], *, repair: bool = True
+        self, vectors: Shaped[np.ndarray, "..."], *, repair: bool = True
     ) -> Int32[np.ndarray, "n Q"]:
         """Returns the codes of new items; the model and known codes do not change.
 
         Args:
-          vectors: One vector for each new item.
+          vectors: One vector for each new item, [n, D].
           repair: Whether codes differ from each other and from those of the fitted
             items: an item whose nearest codes are taken gets the nearest free ones.
             Otherwise the nearest codes are returned.
@@ -237,9 +237,9 @@ class ItemTokenizer:
         return encoder.decode(codes) / self._factor
 
     def reconstruct(
-        self, vectors: Float[np.ndarray, "n D"]
+        self, vectors: Shaped[np.ndarray, "..."]
     ) -> Float32[np.ndarray, "n D"]:
-        """Returns the approximation of vectors by their nearest codes."""
+        """Returns the approximation of vectors [n, D] by their nearest codes."""
         return self.decode(self.encode(vectors, repair=False))
 
     def save_codes(
@@ -334,7 +334,7 @@ class ItemTokenizer:
             raise UserError("the ItemTokenizer is not fitted; call fit(vectors) first")
         return self._encoder
 
-    def _scaled(self, vectors: Float[np.ndarray, "n D"]) -> Float32[np.ndarray, "n D"]:
+    def _scaled(self, vectors: Shaped[np.ndarray, "..."]) -> Float32[np.ndarray, "n D"]:
         encoder, x = self._fitted(), _check_vectors(vectors)
         arch, book = encoder.arch, encoder.codebooks[0]
         width = book.shape[1] if arch is None else arch.input_width
