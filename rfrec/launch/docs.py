@@ -3,8 +3,8 @@
 """Writes docs/configs.md: every key of every config, with type, default and meaning.
 
 Types and defaults are those of `get_config`; allowed values and meanings are those of
-the dataclass that a config file imports as `Options`. Run it in the root of the
-checkout after an option has changed:
+the dataclass that a config file names `Options` or `OPTIONS`. Run it in the root of
+the checkout after an option has changed:
 
 python -m rfrec.launch.docs
 """
@@ -93,7 +93,7 @@ def _config_part(path: Path) -> str:
     """Returns the part of the page on one config file."""
     module = load(path)
     config = module.get_config()
-    options = getattr(module, "Options", None)
+    options = getattr(module, "OPTIONS", None) or getattr(module, "Options", None)
     texts = meanings(options) if options else {}
     rules = cfg.rules(options) if options else {}
     rows = []
