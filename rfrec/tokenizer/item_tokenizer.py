@@ -112,8 +112,8 @@ class ItemTokenizer:
         """Trains the model, and tokenizes and repairs the items.
 
         Args:
-          vectors: One finite vector for each item, [N, D]. Vectors are scaled to mean square 1;
-            results are in the original scale.
+          vectors: One finite vector for each item, [N, D]. They are scaled to mean
+            square 1; results are in the original scale.
           workdir: Folder for metrics and checkpoints. An interrupted run resumes there,
             with the same result as without the interruption. None stores nothing.
 
