@@ -34,20 +34,21 @@ def assign_unique(
 ) -> Int32[np.ndarray, "N Q"]:
     """Makes all tuples distinct.
 
-    The last codes within a prefix solve a linear assignment of all its items with cost
-    ||r - c||^2, r the residual before the last level. A prefix with more items than
-    last codes keeps those the assignment picks; the others move in the order of their
-    rows, each to the free place with the least ||z - sum of code vectors||^2 that
-    changes as few of the later levels as possible. Equal costs go to the lowest codes;
-    between equal assignments the choice is SciPy's, the same in every run.
+    The last codes within a prefix solve a linear assignment of all its items with the
+    cost ||r - c||^2, where r is the residual before the last level. If a prefix has
+    more items than last codes, the items that the assignment leaves out move in the
+    order of their rows. Each moves to the free tuple with the least ||z - sum of code
+    vectors||^2 among those that change as few of the later levels as possible. Ties go
+    to the lowest codes; between equal assignments SciPy chooses, in the same way in
+    every run.
 
     Args:
-      codes: level l in 0..K_l-1; the product of all K_l is at least N.
-      latents: finite.
-      codebooks: one per level.
+      codes: Codes 0 to K_l - 1 at level l; the product of all K_l is at least N.
+      latents: Finite latents.
+      codebooks: Code vectors [K_l, D] of each level.
 
     Returns:
-      The new codes.
+      The new codes, all distinct.
     """
     codes = codes.copy()
     groups = table.colliding_prefixes(codes, codes.shape[1] - 1)
@@ -55,20 +56,18 @@ def assign_unique(
         _assign_block(codes, latents, codebooks, block)
         for block in _blocks(groups, len(codebooks[-1]))
     ]
-    homeless = np.sort(np.concatenate([np.empty(0, np.int64), *overflow]))
-    if homeless.size:
-        space = FreeCodes(codes, codebooks)
-        for row in homeless:
-            codes[row] = space.claim_nearest(
-                codes[row], latents[row].astype(np.float64)
-            )
+    unassigned = np.sort(np.concatenate([np.empty(0, np.int64), *overflow]))
+    if unassigned.size:
+        free = FreeCodes(codes, codebooks)
+        for row in unassigned:
+            codes[row] = free.claim_nearest(codes[row], latents[row].astype(np.float64))
     return codes
 
 
 def _blocks(
     groups: list[Int64[np.ndarray, "_"]], size: int
 ) -> Iterator[list[Int64[np.ndarray, "_"]]]:
-    """Cuts the groups into runs whose distances fill about one block."""
+    """Batches the groups so that the distances of a batch fill about one block."""
     block, entries = [], 0
     for rows in groups:
         block.append(rows)
@@ -86,7 +85,7 @@ def _assign_block(
     codebooks: Codebooks,
     groups: list[Int64[np.ndarray, "_"]],
 ) -> Int64[np.ndarray, "_"]:
-    """Writes the best last codes of each group; returns the items left without one."""
+    """Writes the best last codes of each group; returns the items without one."""
     items = np.concatenate(groups)
     rest = residuals(latents[items], codes[items], codebooks, len(codebooks) - 1)
     costs = squared_distances(rest, codebooks[-1])
@@ -101,17 +100,18 @@ def _assign_block(
 
 
 class FreeCodes:
-    """The free tuples of a table of at least two levels.
+    """The free tuples of a table of at least two levels, searched by distance.
 
-    A prefix of all but the last two codes has a grid of taken places, made when it is
-    first searched. Below a shorter prefix, its children are searched in the order of a
-    lower bound on their distance, until the bound exceeds what was found.
+    Each prefix of all but the last two codes has a grid of used tuples, which is built
+    when it is first searched. Below a shorter prefix, the children are searched in the
+    order of a lower bound on their distance, until the bound exceeds the best distance
+    so far.
     """
 
     def __init__(
         self, codes: Int32[np.ndarray, "N Q"], codebooks: Sequence[np.ndarray]
     ):
-        """Indexes the tuples in use; rows without a place may repeat another's."""
+        """Indexes the tuples in use; rows may be equal."""
         self._columns = codes[np.lexsort(codes.T[::-1])].T.copy()
         self._codebooks = codebooks
         self._sizes = tuple(len(codebook) for codebook in codebooks)
@@ -124,35 +124,35 @@ class FreeCodes:
             for m in range(n)
         }
         upper, last = self._norms[-2:]
-        # ||b + c||^2, the part of ||r - b - c||^2 that is the same for all items.
+        # ||b + c||^2, the part of ||r - b - c||^2 that does not depend on the item.
         self._pair_norms = self._crosses[levels[-2], levels[-1]] + upper[:, None] + last
-        # The least that the products of code vectors from level l on can add up to.
+        # Lower bound on the sum of the products of code vectors from level l on.
         self._least_crosses = [
             sum(c.min() for (m, _), c in self._crosses.items() if m >= level)
             for level in (*levels, len(codebooks))
         ]
         self._grids: dict[Prefix, Bool[np.ndarray, "J K"]] = {}
         self._full: set[Prefix] = set()
-        # Last codes taken since, by what comes before them.
+        # Last codes claimed since then, by prefix.
         self._taken: dict[Prefix, list[int]] = {}
 
     def claim(
         self, codes: Int32[np.ndarray, "Q"], latent: Float64[np.ndarray, "D"]
     ) -> Prefix:
-        """Takes an item's own place or, where that is taken, the nearest free one.
+        """Claims an item's own tuple or, if that is used, the nearest free one.
 
-        The nearest is looked for below all codes but the last; where all of these
-        places are taken, as `claim_nearest` does.
+        The nearest one is searched among those that differ in the last code only; if
+        all of these are used, `claim_nearest` is called.
 
         Args:
-          codes: the item's own tuple.
-          latent: the item's latent.
+          codes: Tuple of the item.
+          latent: Latent of the item.
 
         Returns:
           The tuple; no later call returns it again.
 
         Raises:
-          RuntimeError: if the whole space is taken.
+          RuntimeError: There is no free tuple.
         """
         *start, last = codes.tolist()
         prefix = tuple(start)
@@ -171,27 +171,27 @@ class FreeCodes:
             last = int(costs.argmin())
         return self._mark((*prefix, last))
 
-    def _mark(self, place: Prefix) -> Prefix:
-        """Notes that a place is taken."""
-        self._taken.setdefault(place[:-1], []).append(place[-1])
-        if place[:-2] in self._grids:
-            self._grids[place[:-2]][place[-2:]] = True
-        return place
+    def _mark(self, codes: Prefix) -> Prefix:
+        """Marks a tuple as used."""
+        self._taken.setdefault(codes[:-1], []).append(codes[-1])
+        if codes[:-2] in self._grids:
+            self._grids[codes[:-2]][codes[-2:]] = True
+        return codes
 
     def claim_nearest(
         self, codes: Int32[np.ndarray, "Q"], latent: Float64[np.ndarray, "D"]
     ) -> Prefix:
-        """Takes the nearest free place that keeps as many first codes as possible.
+        """Claims the nearest free tuple that keeps as many first codes as possible.
 
         Args:
-          codes: the item's own tuple, whose prefixes are searched, longest first.
-          latent: the item's latent.
+          codes: Tuple of the item, whose prefixes are searched, longest first.
+          latent: Latent of the item.
 
         Returns:
           The tuple; no later call returns it again.
 
         Raises:
-          RuntimeError: if the whole space is taken.
+          RuntimeError: There is no free tuple.
         """
         own = tuple(codes.tolist())
         for kept in range(len(own) - 2, -1, -1):
@@ -199,30 +199,30 @@ class FreeCodes:
             rest = latent.copy()
             for level, code in enumerate(prefix):
                 rest -= self._codebooks[level][code]
-            found = self._nearest(prefix, rest)
-            if found is not None:
-                return self._mark(found[1])
-        raise RuntimeError(f"no free place among code sizes {self._sizes}")
+            nearest = self._nearest(prefix, rest)
+            if nearest is not None:
+                return self._mark(nearest[1])
+        raise RuntimeError(f"no free tuple of codes of sizes {self._sizes}")
 
     def _nearest(
         self, prefix: Prefix, rest: Float64[np.ndarray, "D"]
     ) -> tuple[float, Prefix] | None:
-        """Finds the squared distance and tuple of the nearest place, None if full."""
+        """Returns squared distance and tuple of the nearest free one, None if full."""
         if prefix in self._full:
             return None
         in_grid = len(prefix) == len(self._sizes) - 2
-        found = (self._search_grid if in_grid else self._search_below)(prefix, rest)
-        if found is None:
+        nearest = (self._search_grid if in_grid else self._search_below)(prefix, rest)
+        if nearest is None:
             self._full.add(prefix)
-        return found
+        return nearest
 
     def _search_below(
         self, prefix: Prefix, rest: Float64[np.ndarray, "D"]
     ) -> tuple[float, Prefix] | None:
         """Searches the children of a prefix.
 
-        The bound for a child with residual p is that of the expanded square
-        ||p - sum c_m||^2, every term at its own minimum over the codes.
+        The bound for a child with residual p expands ||p - sum c_m||^2 and takes the
+        minimum of each term over the codes.
         """
         level = len(prefix)
         rests = rest - self._codebooks[level]
@@ -231,15 +231,15 @@ class FreeCodes:
         for later in range(level + 1, len(self._sizes)):
             linear = self._norms[later] - 2.0 * (self._codebooks[later] @ rest)
             bounds += (linear + self._crosses[level, later]).min(1)
-        # Rounding must not exclude a place as near as the best.
+        # Rounding must not exclude a tuple that is as near as the best.
         bounds -= 1e-12 * squares.max()
         best = None
         for code in np.argsort(bounds, kind="stable").tolist():
             if best is not None and bounds[code] > best[0]:
                 break
-            found = self._nearest((*prefix, code), rests[code])
-            if found is not None and (best is None or found < best):
-                best = found
+            nearest = self._nearest((*prefix, code), rests[code])
+            if nearest is not None and (best is None or nearest < best):
+                best = nearest
         return best
 
     def _search_grid(
@@ -266,7 +266,7 @@ class FreeCodes:
         return self._grids[prefix]
 
     def _below(self, prefix: Prefix) -> slice:
-        """Returns the rows of the first table that begin with a prefix."""
+        """Returns the rows of the sorted table that begin with a prefix."""
         start, stop = 0, self._columns.shape[1]
         for level, code in enumerate(prefix):
             column = self._columns[level, start:stop]

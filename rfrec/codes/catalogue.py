@@ -1,23 +1,23 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A versioned catalogue: codes of all items, their trie, and what they belong to.
+"""A versioned catalogue: codes of all items, their trie, and their provenance.
 
 A catalogue is a folder:
 
-  catalogue.json      the manifest, below; what it does not name is not part of it
+  catalogue.json      the manifest; files that it does not name are not used
   codes.000002.npz    `codes` [M Q], row = item, and `removed`, ascending rows
   trie.000002.npz     trie of the items that are not removed (`rfrec.codes.trie_file`)
 
-The number is the version. A new version is written beside the old one; the catalogue
-changes in the one step in which `catalogue.json` is replaced. The files of the version
-before are kept for whoever is reading them, older ones go.
+The number is the version. A new version is written beside the old one, and replacing
+`catalogue.json` switches to it in one step. The files of the previous version are kept
+for processes that are still reading them; older files are deleted.
 
-Item i is row i for good: a removed item keeps its row and its codes, which histories
-still name, but not its leaf in the trie; new items are further rows. No two rows that
-growth made share their codes.
+Item i is always row i. A removed item keeps its row and its codes, because histories
+may still contain it, but has no leaf in the trie. New items are appended as further
+rows. No two rows that were added by growth have equal codes.
 
-The manifest is a JSON object, `format` first; the classes below say what its other
-keys hold. SHA-256 sums are hexadecimal:
+The manifest is a JSON object that starts with `format`; the classes below document its
+other keys. SHA-256 sums are hexadecimal:
 
   {"format": "rfrec catalogue 1", "version": 2, "name": "Toys", "modality": "text",
    "items": 1200, "removed": 3, "sizes": [256, 256, 256, 256],
@@ -27,10 +27,14 @@ keys hold. SHA-256 sums are hexadecimal:
    "codes": {"file": "codes.000002.npz", "sha256": "..."},
    "trie": {"file": "trie.000002.npz", "sha256": "..."},
    "t5": {"run": "runs/t5", "step": 900, "vocabulary": "...", "weights": "..."}}
+
+`EncoderRecord`, `TokenizerRecord` and `T5Record` are provenance records: sums and
+descriptions of the models that a catalogue depends on. They are defined here because
+they are part of the file format; they are compared, and this module knows nothing else
+about the models.
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,15 +52,15 @@ MANIFEST = "catalogue.json"
 _FORMAT = "rfrec catalogue 1"
 
 
-class Encoder(NamedTuple):
-    """What made the item vectors.
+class EncoderRecord(NamedTuple):
+    """Provenance of the item vectors.
 
     Attributes:
-      name: of the encoder, as the user calls it; None if it was never told.
-      features: names of the features, side by side in this order.
-      widths: of each feature.
-      factors: what each feature is multiplied with.
-      sha256: of the vectors of all rows, as `rfrec.data.new_rows` reads them.
+      name: Name of the encoder, chosen by the user; None if none was set.
+      features: Names of the features, concatenated in this order.
+      widths: Width of each feature.
+      factors: Scale of each feature.
+      sha256: Sum of the vectors of all rows, see `rfrec.data.new_rows.fingerprints`.
     """
 
     name: str | None
@@ -66,13 +70,13 @@ class Encoder(NamedTuple):
     sha256: str
 
 
-class Tokenizer(NamedTuple):
-    """The tokenizer whose codes these are.
+class TokenizerRecord(NamedTuple):
+    """Provenance of the codes.
 
     Attributes:
-      run: its folder, as it was given.
-      step: of the checkpoint; 0 for a tokenizer that is not trained.
-      sha256: `fingerprint` of what turns vectors into codes.
+      run: Run folder of the tokenizer, as the user passed it.
+      step: Step of the checkpoint; 0 for a tokenizer that is not trained.
+      sha256: `fingerprint` of the arrays that turn vectors into codes.
     """
 
     run: str
@@ -80,14 +84,14 @@ class Tokenizer(NamedTuple):
     sha256: str
 
 
-class T5(NamedTuple):
-    """The model that reads and names these codes.
+class T5Record(NamedTuple):
+    """The T5 that reads and generates these codes.
 
     Attributes:
-      run: its folder, as it was given.
-      step: of the checkpoint.
-      vocabulary: SHA-256 of its vocabulary.
-      weights: `fingerprint` of its parameters.
+      run: Run folder of the T5, as the user passed it.
+      step: Step of the checkpoint.
+      vocabulary: SHA-256 of the vocabulary.
+      weights: `fingerprint` of the parameters.
     """
 
     run: str
@@ -104,21 +108,21 @@ class Stored(NamedTuple):
 
 
 class Manifest(NamedTuple):
-    """What belongs together in one version of a catalogue.
+    """Content of one version of a catalogue.
 
     Attributes:
-      version: counts from 1.
-      name: of the data set.
-      modality: of the codes, `text` or `image`.
-      items: rows, removed ones included.
-      removed: number of removed rows.
-      sizes: codes per level: of the T5's vocabulary if there is one, else of the
-        tokenizer.
-      encoder: of the vectors.
-      tokenizer: of the codes.
-      codes: the table.
-      trie: of the items that are not removed.
-      t5: the model that the catalogue is for; None until one is named.
+      version: Version number, from 1.
+      name: Name of the data set.
+      modality: Modality of the codes, `text` or `image`.
+      items: Number of rows, including removed ones.
+      removed: Number of removed rows.
+      sizes: Number of codes per level, of the T5's vocabulary if there is a T5, of the
+        tokenizer otherwise.
+      encoder: Provenance of the vectors.
+      tokenizer: Provenance of the codes.
+      codes: File of the codes.
+      trie: File of the trie of the items that are not removed.
+      t5: T5 that the catalogue is bound to; None if there is none yet.
     """
 
     version: int
@@ -127,21 +131,21 @@ class Manifest(NamedTuple):
     items: int
     removed: int
     sizes: tuple[int, ...]
-    encoder: Encoder
-    tokenizer: Tokenizer
+    encoder: EncoderRecord
+    tokenizer: TokenizerRecord
     codes: Stored
     trie: Stored
-    t5: T5 | None
+    t5: T5Record | None
 
 
 class Catalogue(NamedTuple):
-    """One version, read whole.
+    """One version of a catalogue, in memory.
 
     Attributes:
-      manifest: of the version.
-      codes: row = item, removed ones too.
-      removed: rows, ascending.
-      trie: of the others.
+      manifest: Manifest of the version.
+      codes: Codes of all items, including removed ones.
+      removed: Removed rows, ascending.
+      trie: Trie of the items that are not removed.
     """
 
     manifest: Manifest
@@ -151,7 +155,10 @@ class Catalogue(NamedTuple):
 
 
 def fingerprint(arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> str:
-    """Hashes names, types, shapes and bytes of arrays, in the order of their names."""
+    """Returns the SHA-256 of names, types, shapes and bytes of arrays.
+
+    The order of the arrays has no influence.
+    """
     digest = hashlib.sha256()
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
@@ -161,15 +168,15 @@ def fingerprint(arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> str:
 
 
 def exists(folder: str | os.PathLike[str]) -> bool:
-    """Returns whether a folder holds a catalogue."""
+    """Returns whether a folder contains a catalogue."""
     return (Path(folder) / MANIFEST).is_file()
 
 
 def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
-    """Reads the manifest of a catalogue; no other file is looked at.
+    """Reads the manifest of a catalogue, without checking the other files.
 
     Raises:
-      UserError: it is missing, damaged or of another version of the format.
+      UserError: The manifest is missing, damaged or has another format.
     """
     return manifests.read(
         Path(folder) / MANIFEST,
@@ -182,10 +189,10 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
 
 
 def load(folder: str | os.PathLike[str]) -> Catalogue:
-    """Reads a catalogue and checks that its files belong together.
+    """Reads a catalogue and checks its files against the manifest.
 
     Raises:
-      UserError: a file is missing, damaged, or not that of the manifest.
+      UserError: A file is missing, damaged, or not the one of the manifest.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
@@ -196,11 +203,11 @@ def load(folder: str | os.PathLike[str]) -> Catalogue:
         with np.load(path, allow_pickle=False) as file:
             codes, removed = (file[k].astype(np.int32) for k in ("codes", "removed"))
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: is damaged ({error}): restore the file") from error
+        raise UserError(f"{path}: is damaged ({error}); restore the file") from error
     index = trie_file.load(folder / manifest.trie.file)
     alive = np.ones(len(codes), bool)
     alive[removed] = False
-    # True of whatever `store` wrote; a defect must not name wrong items.
+    # `store` ensures this; a bug must not lead to recommending the wrong items.
     assert codes.shape == (manifest.items, len(manifest.sizes))
     assert (index.sizes, index.num_items) == (manifest.sizes, manifest.items)
     assert np.array_equal(np.sort(index.leaf_items), np.flatnonzero(alive))
@@ -208,68 +215,74 @@ def load(folder: str | os.PathLike[str]) -> Catalogue:
 
 
 def _check_stored(folder: Path, manifest: Manifest, what: str) -> None:
-    """Refuses a file that is not the one that the manifest was written with."""
+    """Checks that a file is the one that the manifest was written with."""
     stored: Stored = getattr(manifest, what)
-    found = _sum_of(folder / stored.file)
-    if found != stored.sha256:
+    digest = _sum_of(folder / stored.file)
+    if digest != stored.sha256:
         raise UserError(
-            f"{folder / stored.file} (sha256 {found[:12]}) is not the {what} file of"
+            f"{folder / stored.file} (sha256 {digest[:12]}) is not the {what} file of"
             f" {folder / MANIFEST}, version {manifest.version}"
-            f" ({stored.sha256[:12]}): it was cut off or replaced, restore the folder"
+            f" ({stored.sha256[:12]}); it was truncated or replaced, restore the folder"
         )
 
 
 def _sum_of(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return files.sha256(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def check_tokenizer(
-    folder: str | os.PathLike[str], manifest: Manifest, found: Tokenizer
+    folder: str | os.PathLike[str], manifest: Manifest, tokenizer: TokenizerRecord
 ) -> None:
-    """Refuses the tokenizer of other codes.
+    """Checks that a tokenizer is the one of the catalogue.
 
     Raises:
-      UserError: names both.
+      UserError: It is another tokenizer; the message gives both.
     """
     known = manifest.tokenizer
-    if found.sha256 != known.sha256:
+    if tokenizer.sha256 != known.sha256:
         raise UserError(
             f"{folder} has the codes of the tokenizer {known.run}, step {known.step}"
-            f" (sha256 {known.sha256[:12]}), but {found.run}, step {found.step}, is"
-            f" another ({found.sha256[:12]}): give that one, or another --workdir"
+            f" (sha256 {known.sha256[:12]}), but {tokenizer.run}, step"
+            f" {tokenizer.step}, is another ({tokenizer.sha256[:12]}); use the former,"
+            " or another --workdir"
         )
 
 
-def check_t5(folder: str | os.PathLike[str], manifest: Manifest, found: T5) -> None:
-    """Refuses a T5 that the catalogue is not for.
+def check_t5(
+    folder: str | os.PathLike[str], manifest: Manifest, model: T5Record
+) -> None:
+    """Checks that a T5 is the one that the catalogue is bound to.
 
     Args:
-      folder: of the catalogue.
-      manifest: of the catalogue.
-      found: the model that is to use it.
+      folder: Folder of the catalogue, for messages.
+      manifest: Manifest of the catalogue.
+      model: T5 that is to use the catalogue.
 
     Raises:
-      UserError: names both sides.
+      UserError: The catalogue is bound to another T5 or to none; the message gives
+        both.
     """
     known = manifest.t5
-    remedy = f"bind it by rfrec.launch.grow --workdir={folder} --config.t5={found.run}"
+    remedy = (
+        f"bind it with rfrec.launch.grow --workdir={folder} --config.t5={model.run}"
+    )
     if known is None:
         raise UserError(
-            f"{folder} is for no T5 yet, {found.run} is to use it: {remedy}"
+            f"{folder} is not bound to a T5 yet, so {model.run} cannot use it; {remedy}"
         )
     for what, ours, theirs in (
-        ("vocabulary", found.vocabulary, known.vocabulary),
-        ("weights", found.weights, known.weights),
+        ("vocabulary", model.vocabulary, known.vocabulary),
+        ("weights", model.weights, known.weights),
     ):
         if ours != theirs:
             raise UserError(
-                f"{folder}, version {manifest.version}, is for the T5 {known.run}, step"
-                f" {known.step} ({what} {theirs[:12]}), but {found.run}, step"
-                f" {found.step}, has the {what} {ours[:12]}: use that one, or {remedy}"
+                f"{folder}, version {manifest.version}, is bound to the T5 {known.run},"
+                f" step {known.step} ({what} {theirs[:12]}), but {model.run}, step"
+                f" {model.step}, has the {what} {ours[:12]}; use the former, or"
+                f" {remedy}"
             )
 
 
@@ -282,22 +295,28 @@ def store(
     version: int,
     name: str,
     modality: str,
-    encoder: Encoder,
-    tokenizer: Tokenizer,
-    t5: T5 | None,
+    encoder: EncoderRecord,
+    tokenizer: TokenizerRecord,
+    t5: T5Record | None,
 ) -> Manifest:
-    """Writes a version; a kill at any moment leaves this one or the one before.
+    """Writes a version.
+
+    If the process is killed, the folder contains this version or the previous one.
 
     Args:
-      folder: of the catalogue, there already; one process writes at a time.
-      codes: of all rows.
-      removed: rows, ascending.
-      index: trie of the others; its sizes are the catalogue's.
-      version: one more than that of the catalogue in the folder, 1 if there is none.
-      name: as in `Manifest`, and so the rest.
+      folder: Existing folder of the catalogue; only one process may write to it.
+      codes: Codes of all rows.
+      removed: Removed rows, ascending.
+      index: Trie of the other rows; its sizes are those of the catalogue.
+      version: Version of the catalogue in the folder plus 1, or 1 if there is none.
+      name: Name of the data set.
+      modality: See `Manifest`.
+      encoder: See `Manifest`.
+      tokenizer: See `Manifest`.
+      t5: See `Manifest`.
 
     Raises:
-      UserError: codes and sizes do not fit, or a file cannot be written.
+      UserError: Codes and sizes do not match, or a file cannot be written.
     """
     folder = Path(folder)
     table.check_codes(codes, index.sizes)
@@ -319,22 +338,20 @@ def store(
         t5=t5,
         **stored,
     )
-    with files.replacing(folder / MANIFEST) as partial:
-        content = {"format": _FORMAT} | _plain(manifest)
-        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    _tidy(folder, version)
+    files.write_json(folder / MANIFEST, {"format": _FORMAT} | _plain(manifest))
+    _remove_old(folder, version)
     return manifest
 
 
 def _plain(value: Any) -> Any:
-    """Turns named tuples into dictionaries."""
+    """Converts named tuples to dictionaries."""
     if hasattr(value, "_asdict"):
         return {k: _plain(v) for k, v in value._asdict().items()}
     return value
 
 
-def _tidy(folder: Path, version: int) -> None:
-    """Removes versions before the last two, and what a kill left half written."""
+def _remove_old(folder: Path, version: int) -> None:
+    """Deletes all but the last two versions, and incomplete files."""
     kept = {f"{v:06d}" for v in (version - 1, version)}
     for what in ("codes", "trie"):
         for path in folder.glob(f"{what}.??????.npz"):

@@ -1,16 +1,14 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""MQL4GRec's repair of colliding codes, kept for comparison with its results.
+"""MQL4GRec's repair of colliding codes, for comparison with its results.
 
-In go codes and the distances at the last two levels; out come codes with fewer
-collisions. `assign` is the repair to use: this procedure keeps the old last-level
-distances after it changed the level before, gives up when the last two levels are
-full, and leaves duplicates for a reason that is none: it compares codes as printed
-lists, and under NumPy 2 an entry taken from a sorted array prints as `np.int64(3)`,
-one that was never touched as `3`. Two items with the same numbers thus count as
-different where one of them moved. Its recorded results contain this, and so does the
-procedure here: a code that was written counts as another symbol, `code + size`, until
-the end.
+The repair of `rfrec.codes.assignment` should be preferred. This procedure keeps the old
+last-level distances after it has changed the level before, gives up when the last two
+levels are full, and leaves duplicates because of a defect: it compares codes as printed
+lists, and under NumPy 2 an entry of a sorted array is printed as `np.int64(3)`, an
+unchanged one as `3`. Two items with the same numbers therefore count as different if
+one of them was moved. The recorded results contain this defect, so it is reproduced
+here: until the end, a code that was written counts as another symbol, `code + size`.
 """
 
 from collections.abc import Callable
@@ -20,8 +18,8 @@ from jaxtyping import Bool, Float, Int
 
 from rfrec.codes import table
 
-# Item rows -> their distances to the codes of the level before the last, and of the
-# last level, both along the residual path of the codes they came with.
+# Maps item rows to their distances to the codes of the level before the last and of the
+# last level, both along the residual path of the original codes.
 DistancesOf = Callable[
     [Int[np.ndarray, "n"]],
     tuple[Float[np.ndarray, "n J"], Float[np.ndarray, "n K"]],
@@ -36,16 +34,18 @@ def reassign(
 ) -> Int[np.ndarray, "N Q"]:
     """Moves colliding items to near codes in the last two levels, as MQL4GRec does.
 
-    Groups of equal codes are taken in the order in which they first occur. Within one,
-    the item nearest to any last-level code keeps its place; the item of rank i takes
-    the first free last code from its i-th neighbour on (i counts from 0), else the
-    first free place with its j-th nearest code at the level before, j = 1, 2, ...
-    If there is none, the last place tried is kept, although it is taken.
+    Groups of equal codes are processed in the order in which they first occur. Within a
+    group, the item nearest to any last-level code keeps its codes. The item of rank i
+    (from 0) takes the first free last code, starting from its i-th nearest. If there is
+    none, it takes the first free pair with its j-th nearest code at the level before,
+    j = 1, 2, ... If there is none either, it keeps the last pair that was tried,
+    although that is used.
 
     Args:
-      codes: all levels of one size K.
-      distances: to every code of every level; only the last two levels are used.
-      passes: times to go over the groups.
+      codes: Codes, all levels of one size K.
+      distances: Distances to every code of every level; only the last two levels are
+        used.
+      passes: Number of passes over the groups.
 
     Returns:
       The new codes, in the type of `codes`; not always unique.
@@ -71,18 +71,18 @@ def reassign_with(
     *,
     passes: int = 2,
 ) -> Int[np.ndarray, "N Q"]:
-    """Does `reassign` with distances computed for the items in conflict only.
+    """Runs `reassign` with distances computed for the colliding items only.
 
-    Items move only within their first Q-2 codes, so each such prefix is settled by
-    itself: the result is that of one walk over all groups, with one small table of
-    taken places at a time.
+    Items keep their first Q-2 codes, so each such prefix is independent of the others.
+    The result equals that of one pass over all groups, but needs only one small table
+    of used pairs at a time.
 
     Args:
-      codes: any sizes per level; for Q = 1 the level before the last counts as one of
-        size 1.
-      sizes: codes of the last two levels (of one, for Q = 1).
-      distances_of: called with rows of `codes`.
-      passes: times to go over the groups.
+      codes: Codes of any sizes; for Q = 1 the level before the last counts as a level
+        of size 1.
+      sizes: Sizes of the last two levels (of the only level, for Q = 1).
+      distances_of: Function that returns the distances of some rows of `codes`.
+      passes: Number of passes over the groups.
 
     Returns:
       The new codes, in the type of `codes`.
@@ -92,7 +92,7 @@ def reassign_with(
     for rows in table.colliding_prefixes(codes, max(codes.shape[1] - 2, 0)):
         pairs = np.zeros((len(rows), 2), np.int64)
         pairs[:, -codes.shape[1] :] = codes[rows, -2:]
-        # Symbols below the size are untouched codes, those from there on written ones.
+        # Symbols below the size are original codes, larger ones are written codes.
         taken = np.zeros((2 * sizes[0], 2 * sizes[1]), bool)
         taken[pairs[:, 0], pairs[:, 1]] = True
         for _ in range(passes):
@@ -125,20 +125,20 @@ def _one_pass(
     for local, number in zip(by_rank, rank, strict=True):
         if number:
             row = rows[local]
-            pairs[row] = _next_place(
+            pairs[row] = _next_pair(
                 pairs[row], taken, upper[local], last[local], int(number)
             )
             taken[tuple(pairs[row])] = True
 
 
-def _next_place(
+def _next_pair(
     own: Int[np.ndarray, "2"],
     taken: Bool[np.ndarray, "J2 K2"],
     upper: Float[np.ndarray, "J"],
     last: Float[np.ndarray, "K"],
     rank: int,
 ) -> tuple[int, int]:
-    """Finds the place for the item of a rank in its group; may return a taken one."""
+    """Returns the pair for the item of a rank in its group; it may be in use."""
     columns = len(last) + np.argsort(last, kind="stable")
     row, column = own.tolist()
     later = columns[rank:]

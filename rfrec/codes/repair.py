@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Repair of colliding codes.
 
-In go codes, latents and codebooks; out come new codes, with how many items moved and
-what it cost in distance. The default, `assign`, leaves no two items with equal codes.
+`repair` returns new codes, the number of items that moved, and the distances before and
+after. With the default method, `assign`, no two items have equal codes.
 """
 
 import functools
@@ -19,15 +19,16 @@ from rfrec.config import UserError
 
 
 class Repair(NamedTuple):
-    """Codes after a repair, and its price.
+    """Codes after a repair, and its cost.
 
     Attributes:
-      codes: [N, Q]; [N, Q+1] after `suffix`.
-      sizes: codes per level.
-      moved: items whose tuple changed; for `suffix`, items with a digit above 0.
-      cost_before: mean over all items of ||z - sum of code vectors||^2.
-      cost_after: the same with the new codes (a suffix digit has no vector).
-      duplicates_left: items minus distinct tuples, after.
+      codes: Codes [N, Q], or [N, Q+1] after `suffix`.
+      sizes: Number of codes per level.
+      moved: Number of items whose tuple changed; for `suffix`, those with a digit above
+        0.
+      cost_before: Mean over all items of ||z - sum of code vectors||^2.
+      cost_after: The same with the new codes (a suffix digit has no vector).
+      duplicates_left: Number of items minus distinct tuples, after the repair.
     """
 
     codes: Int32[np.ndarray, "N Q"]
@@ -47,20 +48,20 @@ def repair(
     """Removes collisions from a table of codes.
 
     Args:
-      codes: level l in 0..K_l-1.
-      latents: what the codes stand for, finite.
-      codebooks: the code vectors [K_l, D] of each level.
+      codes: Codes 0 to K_l - 1 at level l.
+      latents: Finite latents that the codes represent.
+      codebooks: Code vectors [K_l, D] of each level.
       method: `assign`, unique codes at the least distance (`assignment.assign_unique`);
         `reassign`, MQL4GRec's procedure, which leaves duplicates (`reassign.reassign`);
         `suffix`, one more level that counts the earlier items with the same tuple
         (TIGER, Rajput et al. 2023); `none`.
 
     Returns:
-      The codes and the price.
+      The codes and the cost.
 
     Raises:
-      UserError: if arrays do not fit each other, a latent is not finite, the method is
-        unknown, or `assign` has fewer tuples than items.
+      UserError: Shapes do not match, a latent is not finite, the method is unknown, or
+        there are more items than tuples for `assign`.
     """
     sizes = tuple(len(codebook) for codebook in codebooks)
     table.check_codes(codes, sizes)
@@ -70,7 +71,7 @@ def repair(
     after, sizes = _apply(method, before, latents, vectors)
     duplicates = len(after) - len(np.unique(table.tuple_keys(after, sizes)))
     if method in ("assign", "suffix") and duplicates:
-        raise RuntimeError(f"{method} left {duplicates} duplicates: a defect of rfrec")
+        raise RuntimeError(f"{method} left {duplicates} duplicates; this is a bug")
     levels = codes.shape[1]
     changed = (after[:, :levels] != before).any(1) | (after[:, levels:] > 0).any(1)
     return Repair(
@@ -92,14 +93,14 @@ def _apply(
         case "assign":
             if math.prod(sizes) < len(codes):
                 raise UserError(
-                    f"{len(codes)} items cannot have distinct codes: sizes {sizes} "
-                    f"give {math.prod(sizes)} tuples; use larger codebooks or one "
-                    f"more level"
+                    f"{len(codes)} items cannot have distinct codes: sizes {sizes}"
+                    f" give {math.prod(sizes)} tuples; use larger codebooks or one"
+                    " more level"
                 )
             return assignment.assign_unique(codes, latents, codebooks), sizes
         case "reassign":
-            of = functools.partial(_last_distances, codes, latents, codebooks)
-            return reassign.reassign_with(codes, sizes[-2:], of), sizes
+            distances_of = functools.partial(_last_distances, codes, latents, codebooks)
+            return reassign.reassign_with(codes, sizes[-2:], distances_of), sizes
         case "suffix":
             digit = _earlier_equals(codes, sizes)
             return np.hstack([codes, digit]), (*sizes, int(digit.max()) + 1)
@@ -107,29 +108,30 @@ def _apply(
             return codes, sizes
         case _:
             raise UserError(
-                f"repair method {method!r} is unknown: "
-                f"use assign, reassign, suffix or none"
+                f"repair method {method!r} is unknown; use assign, reassign, suffix or"
+                " none"
             )
 
 
 def check_vectors(
     codes: np.ndarray, latents: np.ndarray, codebooks: Sequence[np.ndarray]
 ) -> None:
-    """Refuses latents and codebooks that do not fit the codes or are not finite.
+    """Checks that latents and codebooks match the codes and are finite.
 
     Raises:
-      UserError: naming the row or the codebook.
+      UserError: They do not match or are not finite; the message gives the row or the
+        codebook.
     """
     if len(latents) != len(codes):
         raise UserError(f"{len(latents)} latents for {len(codes)} rows of codes")
     for level, codebook in enumerate(codebooks):
         if codebook.shape[1] != latents.shape[1]:
             raise UserError(
-                f"codebook {level} has width {codebook.shape[1]}, "
-                f"the latents {latents.shape[1]}"
+                f"codebook {level} has width {codebook.shape[1]}, the latents"
+                f" {latents.shape[1]}; both must be of one model"
             )
         if not np.isfinite(codebook).all():
-            raise UserError(f"codebook {level} holds a NaN or infinite value")
+            raise UserError(f"codebook {level} contains a NaN or infinite value")
     finite = np.isfinite(latents).all(1)
     if not finite.all():
         raise UserError(f"latents: row {finite.argmin()} is not finite")

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tables of codes: row = item, column = level.
 
-In go integer codes and codebook sizes; out come statistics of their health, and the
-JSON index of MQL4GRec (`{"0": ["<a_1>", "<b_2>"]}`), written and read with checks.
+The module computes statistics of code tables, and reads and writes the JSON index of
+MQL4GRec (`{"0": ["<a_1>", "<b_2>"]}`).
 """
 
 import dataclasses
@@ -27,13 +27,14 @@ _MAX_KEY = np.iinfo(np.int64).max
 
 @dataclasses.dataclass(frozen=True)
 class LevelStatistics:
-    """Use of one codebook: codes that occur, and the entropy of their frequencies.
+    """Usage of one codebook.
 
     Attributes:
-      size: codes in the codebook.
-      used: codes that at least one item has.
-      perplexity: exp(entropy), from 1 (one code) to `size` (all equally often).
-      entropy: -sum p ln p, in nats.
+      size: Number of codes in the codebook.
+      used: Number of codes that at least one item has.
+      perplexity: Exponential of the entropy, from 1 (one code) to `size` (all codes
+        equally frequent).
+      entropy: Entropy of the code frequencies, -sum p ln p, in nats.
     """
 
     size: int
@@ -44,15 +45,15 @@ class LevelStatistics:
 
 @dataclasses.dataclass(frozen=True)
 class CodeStatistics:
-    """Health of a table of codes.
+    """Collisions and usage of a table of codes.
 
     Attributes:
-      items: rows.
-      distinct: distinct code tuples.
-      conflict_items: items minus distinct.
-      collision_rate: conflict_items / items.
-      largest_group: the most items that share one tuple.
-      levels: one entry per level, first level first.
+      items: Number of rows.
+      distinct: Number of distinct code tuples.
+      conflict_items: `items` minus `distinct`.
+      collision_rate: `conflict_items` divided by `items`.
+      largest_group: Largest number of items that share one tuple.
+      levels: Usage of each level, first level first.
     """
 
     items: int
@@ -77,37 +78,40 @@ class CodeIndex(NamedTuple):
 
 
 def check_codes(codes: Int[np.ndarray, "N Q"], sizes: Sequence[int]) -> None:
-    """Refuses a table that is empty or holds a code outside its codebook.
+    """Checks that a table is not empty and that all codes are in range.
 
     Raises:
-      UserError: naming the row and the level.
+      UserError: The table is empty or a code is out of range; the message gives the row
+        and the level.
     """
     items, levels = codes.shape
     if levels != len(sizes):
-        raise UserError(f"codes have {levels} levels, but {len(sizes)} sizes are given")
+        raise UserError(
+            f"codes have {levels} levels but there are {len(sizes)} sizes; both must be"
+            " of one tokenizer"
+        )
     if not items or not levels:
-        raise UserError(f"codes of shape {codes.shape} hold no item")
+        raise UserError(f"codes of shape {codes.shape} contain no item")
     bad = np.argwhere((codes < 0) | (codes >= np.asarray(sizes)))
     if len(bad):
         row, level = bad[0].tolist()
         raise UserError(
-            f"codes: row {row}, level {level} holds {codes[row, level]}, "
-            f"outside 0..{sizes[level] - 1}"
+            f"codes: row {row}, level {level} is {codes[row, level]}, out of range 0 to"
+            f" {sizes[level] - 1}"
         )
 
 
 def tuple_keys(
     codes: Int[np.ndarray, "N Q"], sizes: Sequence[int]
 ) -> Int64[np.ndarray, "N"]:
-    """Numbers code tuples so that integers compare as the tuples do.
+    """Returns integer keys that compare as the code tuples do.
 
-    Equal tuples get equal keys and lexicographically smaller tuples smaller keys: the
-    mixed-radix number of the tuple. Where that would overflow 63 bits, the prefixes so
-    far are first replaced by their ranks, of which there are at most N.
+    The key is the mixed-radix number of the tuple. Where that would overflow 63 bits,
+    the prefixes so far are first replaced by their ranks, of which there are at most N.
 
     Args:
-      codes: level l in 0..sizes[l]-1 (not checked here).
-      sizes: codes per level.
+      codes: Codes 0 to `sizes[l]` - 1 at level l (not checked here).
+      sizes: Number of codes per level.
 
     Returns:
       Keys; only their order and equality have a meaning.
@@ -125,15 +129,15 @@ def tuple_keys(
 def colliding_prefixes(
     codes: Int[np.ndarray, "N Q"], kept: int
 ) -> list[Int64[np.ndarray, "_"]]:
-    """Groups items by their first codes, where two items of a group share all codes.
+    """Groups the items of each prefix under which two items share all codes.
 
     Args:
-      codes: any sizes.
-      kept: codes that items of a group have in common, in 0..Q.
+      codes: Codes of any sizes.
+      kept: Length of the prefix, 0 to Q.
 
     Returns:
-      Rows in ascending order, one array per prefix that holds a collision; prefixes
-      in lexicographic order.
+      Rows in ascending order, one array for each prefix with a collision; prefixes in
+      lexicographic order.
     """
     order = np.lexsort(codes.T[::-1])
     ranked = codes[order]
@@ -151,17 +155,17 @@ def colliding_prefixes(
 
 
 def statistics(codes: Int[np.ndarray, "N Q"], sizes: tuple[int, ...]) -> CodeStatistics:
-    """Counts collisions and the use of every level.
+    """Counts collisions and the usage of every level.
 
     Args:
-      codes: level l in 0..sizes[l]-1.
-      sizes: codes per level.
+      codes: Codes 0 to `sizes[l]` - 1 at level l.
+      sizes: Number of codes per level.
 
     Returns:
       The statistics; entropies are in nats.
 
     Raises:
-      UserError: if the table is empty or a code lies outside its codebook.
+      UserError: The table is empty or a code is out of range.
     """
     check_codes(codes, sizes)
     groups = np.unique(tuple_keys(codes, sizes), return_counts=True)[1]
@@ -186,7 +190,7 @@ def _level_statistics(column: Int[np.ndarray, "N"], size: int) -> LevelStatistic
 
 
 def level_prefix(level: int) -> str:
-    """Names a level as a spreadsheet names columns: a..z, aa, ab, ..."""
+    """Returns the letters of a level, as of spreadsheet columns: a to z, aa, ab, ..."""
     letters, number = "", level + 1
     while number:
         number, digit = divmod(number - 1, 26)
@@ -204,24 +208,24 @@ def write_index(
     """Writes codes as MQL4GRec's JSON index, atomically.
 
     Args:
-      path: the file; an existing one is replaced.
-      codes: integers >= 0.
-      modality: 'text' (lower-case prefixes) or 'image' (upper-case).
-      item_ids: one distinct id per row; None for "0".."N-1".
+      path: File to create or replace.
+      codes: Codes, at least 0.
+      modality: `text` (lower-case letters) or `image` (upper-case letters).
+      item_ids: A distinct id for each row; None means "0" to "N-1".
 
     Raises:
-      UserError: for a negative code, ids that do not fit, or a path that cannot be
+      UserError: A code is negative, ids are missing or repeated, or the file cannot be
         written.
     """
     path = Path(path)
     if modality not in ("text", "image"):
-        raise UserError(f"{path}: modality {modality!r} is neither text nor image")
+        raise UserError(f"{path}: modality is {modality!r}; use text or image")
     ids = [str(i) for i in (range(len(codes)) if item_ids is None else item_ids)]
     check_codes(codes, (_MAX_CODE,) * codes.shape[1])
     if len(ids) != len(codes) or len(set(ids)) != len(ids):
         raise UserError(
-            f"{path}: {len(ids)} item ids ({len(set(ids))} distinct) "
-            f"for {len(codes)} rows of codes; each row needs its own id"
+            f"{path}: there are {len(ids)} item ids ({len(set(ids))} distinct) for"
+            f" {len(codes)} rows of codes; each row needs a distinct id"
         )
     columns = []
     for level in range(codes.shape[1]):
@@ -231,27 +235,27 @@ def write_index(
     text = json.dumps(
         dict(zip(ids, zip(*columns, strict=True), strict=True)), separators=(",", ":")
     )
-    with files.replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    files.write_text(path, text)
 
 
 def read_index(path: str | os.PathLike[str]) -> CodeIndex:
     """Reads MQL4GRec's JSON index and checks every entry.
 
     Args:
-      path: `{item: ["<a_1>", "<b_2>", ...]}`, any number of levels, one modality.
+      path: File with `{item: ["<a_1>", "<b_2>", ...]}`, any number of levels, one
+        modality.
 
     Returns:
-      Codes, ids and 'text' or 'image'. If the ids are exactly 0..N-1, row i is item i;
-      otherwise rows keep the order of the file.
+      Codes, ids and `text` or `image`. If the ids are exactly 0 to N-1, row i is item
+      i; otherwise rows have the order of the file.
 
     Raises:
-      UserError: naming the file and the item at fault.
+      UserError: The file is missing or damaged; the message gives the item.
     """
     path = Path(path)
     table = _load_object(path)
     if not table:
-        raise UserError(f"{path}: holds no item")
+        raise UserError(f"{path}: contains no item; it may be truncated")
     tokens: dict[tuple[int, str], tuple[int, str]] = {}
     rows, modality, levels = [], "", 0
     for item, entry in table.items():
@@ -260,13 +264,14 @@ def read_index(path: str | os.PathLike[str]) -> CodeIndex:
         modality, levels = modality or pairs[0][1], levels or len(pairs)
         if len(pairs) != levels:
             raise UserError(
-                f"{where} has {len(pairs)} levels, the items before it {levels}"
+                f"{where} has {len(pairs)} levels, the items before it have {levels};"
+                " all items need codes of one tokenizer"
             )
         for token, (_, kind) in zip(entry, pairs, strict=True):
             if kind != modality:
                 raise UserError(
-                    f"{where} holds the {kind} code {token!r} "
-                    f"in a file of {modality} codes; keep one modality per file"
+                    f"{where} has the {kind} code {token!r} in a file of {modality}"
+                    " codes; keep one modality per file"
                 )
         rows.append([code for code, _ in pairs])
     return _in_item_order(np.asarray(rows, np.int32), tuple(table), modality)
@@ -275,13 +280,13 @@ def read_index(path: str | os.PathLike[str]) -> CodeIndex:
 def _parse_entry(
     entry: Any, tokens: dict[tuple[int, str], tuple[int, str]], where: str
 ) -> list[tuple[int, str]]:
-    """Splits one item's tokens into codes and modalities; `tokens` keeps known ones."""
+    """Splits the tokens of one item; `tokens` caches codes and modalities."""
     if not isinstance(entry, list) or not entry:
         raise UserError(f'{where} is not a list of codes such as ["<a_1>"]')
     pairs = []
     for level, token in enumerate(entry):
         if not isinstance(token, str):
-            raise UserError(f"{where} holds {token!r}, which is not a code")
+            raise UserError(f"{where} has {token!r}, which is not a code")
         pair = tokens.get((level, token))
         if pair is None:
             pair = tokens[level, token] = _parse_token(level, token, where)
@@ -290,7 +295,7 @@ def _parse_entry(
 
 
 def _load_object(path: Path) -> dict[str, Any]:
-    """Loads a JSON object, refusing keys that occur twice."""
+    """Loads a JSON object without repeated keys."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         content: dict[str, Any] = {}
@@ -312,17 +317,17 @@ def _load_object(path: Path) -> dict[str, Any]:
 
 
 def _parse_token(level: int, token: str, where: str) -> tuple[int, str]:
-    """Splits a token into its code and modality, checking its level."""
+    """Splits a token into code and modality, and checks its level."""
     match = _TOKEN.fullmatch(token)
     if match is None or int(match[2]) >= _MAX_CODE:
         raise UserError(
-            f"{where} holds {token!r}, which is not a code such as '<a_1>' "
-            f"(letters of one case, an integer >= 0)"
+            f"{where} has {token!r}, which is not a code such as '<a_1>' (letters of"
+            " one case, an integer >= 0)"
         )
     prefix = level_prefix(level)
     if match[1].lower() != prefix:
         raise UserError(
-            f"{where} holds {token!r} at level {level}, whose prefix is {prefix!r}"
+            f"{where} has {token!r} at level {level}, whose prefix is {prefix!r}"
         )
     return int(match[2]), "text" if match[1].islower() else "image"
 
@@ -330,7 +335,7 @@ def _parse_token(level: int, token: str, where: str) -> tuple[int, str]:
 def _in_item_order(
     codes: Int32[np.ndarray, "N Q"], item_ids: tuple[str, ...], modality: str
 ) -> CodeIndex:
-    """Sorts rows by item if the ids are exactly 0..N-1."""
+    """Sorts rows by item if the ids are exactly 0 to N-1."""
     rows = {str(i): i for i in range(len(item_ids))}
     if not all(item in rows for item in item_ids):
         return CodeIndex(codes, item_ids, modality)

@@ -1,13 +1,15 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Index of a code table: which code may follow a prefix, and which items a tuple names.
+"""Index of a code table: the codes that may follow a prefix, and the items of a tuple.
 
-In go codes and items; out come a `Trie` of NumPy arrays and the tables that a search on
-a device reads. `trie_edit` searches and changes it, `trie_file` stores it. Nodes of one
-depth are numbered in the lexicographic order of their prefixes, so that the children of
-a node, the leaves below it and the items of those are contiguous: a level is an array
-of codes and one of row pointers (compressed sparse rows, as in STATIC, 2026, but with
-codes counted from 0 at each level).
+`build` makes a `Trie` of NumPy arrays; `tables`, `leaf_table` and the functions after
+them lay it out for a search on a device. `trie_edit` searches and changes a trie,
+`trie_file` reads and writes it.
+
+Nodes of one depth are numbered in the lexicographic order of their prefixes. The
+children of a node, the leaves below it and the items of those leaves are therefore
+contiguous, and a level is an array of codes with row pointers (compressed sparse rows,
+as in STATIC, 2026, but with codes counted from 0 at each level).
 """
 
 import dataclasses
@@ -31,19 +33,20 @@ _MAX_TABLE_BYTES = 2**32
 class Trie:
     """All prefixes of a code table, and the items of each full tuple.
 
-    Depth 0 is the root, a node of depth Q a leaf. Every node has a child and every leaf
-    an item.
+    Depth 0 is the root; nodes of depth Q are the leaves. Every inner node has a child
+    and every leaf an item.
 
     Attributes:
-      sizes: codes per level, Q entries.
-      indptr: entry l belongs to depth l: the children of its node n are the nodes
-        `indptr[l][n]` to `indptr[l][n + 1] - 1` of depth l + 1.
-      codes: entry l belongs to level l: `codes[l][m]` leads to node m of depth l + 1;
+      sizes: Number of codes per level, Q entries.
+      indptr: Row pointers of the depths 0 to Q-1: the children of node n of depth l are
+        the nodes `indptr[l][n]` to `indptr[l][n + 1] - 1` of depth l + 1.
+      codes: Codes of the levels 0 to Q-1: `codes[l][m]` leads to node m of depth l + 1;
         ascending among the children of one node.
-      leaf_indptr: leaf m has the items `leaf_items[leaf_indptr[m]:leaf_indptr[m + 1]]`.
-      leaf_items: item rows, ascending within a leaf.
-      num_items: rows of the catalogue; an item without a leaf was removed or never
-        added.
+      leaf_indptr: Row pointers of the leaves: leaf m has the items
+        `leaf_items[leaf_indptr[m]:leaf_indptr[m + 1]]`.
+      leaf_items: Item rows, ascending within a leaf.
+      num_items: Number of rows of the catalogue; an item without a leaf was removed or
+        never added.
     """
 
     sizes: tuple[int, ...]
@@ -55,17 +58,17 @@ class Trie:
 
     @property
     def num_nodes(self) -> tuple[int, ...]:
-        """Nodes of the depths 1 to Q; the last entry counts the leaves."""
+        """Number of nodes of the depths 1 to Q; the last entry counts the leaves."""
         return tuple(len(codes) for codes in self.codes)
 
     @functools.cached_property
     def widths(self) -> tuple[int, ...]:
-        """Most children of a node of the depths 0 to Q-1."""
+        """Largest number of children of a node of the depths 0 to Q-1."""
         return tuple(int(np.diff(indptr).max()) for indptr in self.indptr)
 
     @property
     def pointers(self) -> tuple[Int32[np.ndarray, "_"], ...]:
-        """`indptr`, then `leaf_indptr`: items are handled as one more level."""
+        """`indptr`, then `leaf_indptr`: items are treated as one more level."""
         return (*self.indptr, self.leaf_indptr)
 
     @property
@@ -80,16 +83,13 @@ def from_levels(
     values: Sequence[Int32[np.ndarray, "_"]],
     num_items: int,
 ) -> Trie:
-    """Names the parts of a trie: the inverse of `Trie.pointers` and `Trie.values`.
+    """Returns the trie with these `Trie.pointers` and `Trie.values`.
 
     Args:
-      sizes: codes per level.
-      pointers: row pointers of the depths 0 to Q.
-      values: codes of the levels 0 to Q-1, then items (not checked here).
-      num_items: rows of the catalogue.
-
-    Returns:
-      The trie.
+      sizes: Number of codes per level.
+      pointers: Row pointers of the depths 0 to Q.
+      values: Codes of the levels 0 to Q-1, then items (not checked here).
+      num_items: Number of rows of the catalogue.
     """
     return Trie(
         sizes=tuple(sizes),
@@ -109,24 +109,24 @@ def build(
 ) -> Trie:
     """Indexes a code table.
 
-    One sort of packed integers (see `sort_prefixes`), then one pass over each level.
+    Packed integers are sorted (see `sort_prefixes`), then each level takes one pass.
 
     Args:
-      codes: level l in 0..sizes[l]-1; rows may be equal.
-      sizes: codes per level, each at most 2^31 - 1.
-      items: the item of each row, all different; None for 0..N-1.
-      num_items: rows of the catalogue; None for one more than the largest item.
+      codes: Codes 0 to `sizes[l]` - 1 at level l; rows may be equal.
+      sizes: Number of codes per level, each at most 2^31 - 1.
+      items: Item of each row, all different; None means 0 to N-1.
+      num_items: Number of rows of the catalogue; None means the largest item plus one.
 
     Returns:
       The trie.
 
     Raises:
-      UserError: for an empty table, a code outside its level, or items that repeat, are
-        negative or lie beyond `num_items`.
+      UserError: The table is empty, a code is out of range, or items are repeated,
+        negative or at least `num_items`.
     """
     sizes = tuple(sizes)
     if not all(0 < size <= _MAX_INT32 for size in sizes):
-        raise UserError(f"sizes of the levels are {sizes}; each is 1 to {_MAX_INT32}")
+        raise UserError(f"level sizes are {sizes}; each must be 1 to {_MAX_INT32}")
     table.check_codes(codes, sizes)
     if items is not None:
         check_items(items, len(codes))
@@ -142,26 +142,33 @@ def build(
 
 
 def check_items(items: Int[np.ndarray, "_"], rows: int) -> None:
-    """Refuses items that do not fit the rows, are negative or occur twice."""
+    """Checks that there is one item for each row, none negative or repeated.
+
+    Raises:
+      UserError: An item is missing, negative or repeated.
+    """
     if len(items) != rows:
-        raise UserError(f"{len(items)} items are given for {rows} rows of codes")
+        raise UserError(f"there are {len(items)} items for {rows} rows of codes")
     if len(items) and not 0 <= items.min() <= items.max() < _MAX_INT32:
         bad = items.min() if items.min() < 0 else items.max()
         raise UserError(f"item {bad} is not a row of a catalogue")
     ordered = np.sort(items)
-    twice = ordered[1:][ordered[1:] == ordered[:-1]]
-    if len(twice):
-        raise UserError(f"item {twice[0]} is given twice; each item has one code tuple")
+    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+    if len(repeated):
+        raise UserError(
+            f"item {repeated[0]} occurs twice; each item has one code tuple"
+        )
 
 
 def leaf_bounds(trie: Trie, ends: Int[np.ndarray, "_"]) -> list[Int[np.ndarray, "_"]]:
-    """Carries row pointers of the leaves up to every depth.
+    """Propagates row pointers of the leaves up to every depth.
 
     Args:
-      ends: one pointer more than leaves, e.g. 0..leaves, or `leaf_indptr`.
+      ends: Row pointers of the leaves, such as 0 to `leaves`, or `leaf_indptr`.
 
     Returns:
-      For the depths 0 to Q: what lies below node n is `[n]` to `[n + 1] - 1`.
+      Row pointers of the depths 0 to Q: the entries below node n are `[n]` to
+      `[n + 1] - 1`.
     """
     bounds = [ends]
     for indptr in reversed(trie.indptr):
@@ -170,11 +177,7 @@ def leaf_bounds(trie: Trie, ends: Int[np.ndarray, "_"]) -> list[Int[np.ndarray, 
 
 
 def leaf_of(trie: Trie) -> Int32[np.ndarray, "N"]:
-    """Finds the leaf of every item of the catalogue.
-
-    Returns:
-      Row = item; -1 for an item that the trie does not hold.
-    """
+    """Returns the leaf of every item of the catalogue, -1 for items without a leaf."""
     leaves = np.full(trie.num_items, -1, np.int32)
     group = np.diff(trie.leaf_indptr)
     leaves[trie.leaf_items] = np.repeat(np.arange(len(group), dtype=np.int32), group)
@@ -185,15 +188,14 @@ class Table(NamedTuple):
     """One level of a trie for a device; a JAX pytree.
 
     Arrays are longer than the level (see `capacity`), so that a program compiled for
-    one catalogue serves one that is a little larger. Nodes that do not exist have no
-    children.
+    one catalogue also serves a slightly larger one. Padding nodes have no children.
 
     Attributes:
-      indptr: row pointers of the nodes of depth l.
-      codes: the code that leads to each node of depth l + 1, then -1; `slots` entries
-        from any row pointer on lie within the array.
-      child: [nodes of depth l, codes of level l]: the node of depth l + 1, -1 where
-        there is none; None where that would be too large.
+      indptr: Row pointers of the nodes of depth l.
+      codes: Code that leads to each node of depth l + 1, padded with -1; `slots`
+        entries from any row pointer on are within the array.
+      child: Node of depth l + 1 for each node of depth l and each code, -1 where there
+        is none; None if that table would be too large.
     """
 
     indptr: Int32[np.ndarray, "_"]
@@ -202,18 +204,18 @@ class Table(NamedTuple):
 
 
 def capacity(length: int, most: int) -> int:
-    """Rounds a length up by at most 7, or an eighth, but not beyond `most`."""
+    """Rounds a length up by at most 7 or an eighth, to at most `most`."""
     step = 1 << max(length.bit_length() - 4, 3)
     return min(-(-length // step) * step, most)
 
 
 def slots(trie: Trie) -> tuple[int, ...]:
-    """Gives the children to look at per level: `widths`, rounded up by `capacity`."""
+    """Returns the children to read per level: `widths`, rounded up by `capacity`."""
     return tuple(map(capacity, trie.widths, trie.sizes))
 
 
 def _capacities(trie: Trie) -> tuple[int, ...]:
-    """Gives the lengths of arrays over the nodes of the depths 0 to Q."""
+    """Returns the lengths of arrays over the nodes of the depths 0 to Q."""
     most = [math.prod(trie.sizes[:depth]) for depth in range(len(trie.sizes) + 1)]
     return tuple(map(capacity, (1, *trie.num_nodes), most))
 
@@ -222,10 +224,10 @@ def tables(trie: Trie, dense_bytes: int = 2**24) -> tuple[Table, ...]:
     """Lays out every level for a device.
 
     Args:
-      dense_bytes: the largest dense table `child` of one level, in bytes.
+      dense_bytes: Largest size of the dense table `child` of one level, in bytes.
 
     Returns:
-      One table per level, of NumPy arrays.
+      One table of NumPy arrays per level.
     """
     levels, lengths = [], _capacities(trie)
     for level, (size, wide) in enumerate(zip(trie.sizes, slots(trie), strict=True)):
@@ -252,18 +254,18 @@ def leaf_table(trie: Trie) -> Int32[np.ndarray, "leaves G"]:
     """Lists the items of every leaf.
 
     Returns:
-      Row = leaf, ascending, -1 where a leaf has fewer than G items, the largest group.
-      Rows beyond the leaves (`capacity`, and one more) are -1, the last one too: index
-      -1, an invalid leaf, names no item.
+      Items of each leaf, ascending, padded with -1 to the size G of the largest group.
+      The padding rows after the leaves (`capacity` and one more) are -1, so that index
+      -1, an invalid leaf, has no item.
 
     Raises:
-      UserError: if one leaf has so many items that the table would exceed 4 GiB.
+      UserError: One leaf has so many items that the table would exceed 4 GiB.
     """
     group = np.diff(trie.leaf_indptr)
     shape = (_capacities(trie)[-1] + 1, int(group.max()))
     if 4 * math.prod(shape) > _MAX_TABLE_BYTES:
         raise UserError(
-            f"{shape[1]} items share one code tuple: a table of the items of all"
+            f"{shape[1]} items share one code tuple, so a table of the items of all"
             f" {len(group)} tuples is too large; repair the codes"
         )
     items = np.full(shape, -1, np.int32)
@@ -273,12 +275,12 @@ def leaf_table(trie: Trie) -> Int32[np.ndarray, "leaves G"]:
 
 
 def ancestors(trie: Trie) -> Int32[np.ndarray, "leaves Q"]:
-    """Lists the nodes on the way to every leaf.
+    """Lists the nodes on the path to every leaf.
 
     Returns:
-      Row = leaf, column d = the node of depth d + 1 above it. Rows beyond the leaves
-      are -1, the last one too: `ancestors(trie)[leaf_of(trie)]` lists the paths of all
-      items, -1 for those that the trie does not hold.
+      Node of depth d + 1 above each leaf in column d. Padding rows after the leaves,
+      including the last one, are -1, so `ancestors(trie)[leaf_of(trie)]` lists the
+      paths of all items, -1 for those without a leaf.
     """
     leaves = trie.num_nodes[-1]
     paths = np.full((_capacities(trie)[-1] + 1, len(trie.sizes)), -1, np.int32)
@@ -292,26 +294,26 @@ def ancestors(trie: Trie) -> Int32[np.ndarray, "leaves Q"]:
 def item_counts(
     trie: Trie, keep: Bool[np.ndarray, "_"] | None = None
 ) -> tuple[Int32[np.ndarray, "_"], ...]:
-    """Counts the items below every node: what a filter needs, without a new trie.
+    """Counts the items below every node, for filters that need no new trie.
 
-    A node may be followed while its count exceeds the number of counted items below it
-    that a user must not get.
+    A search may follow a node while its count exceeds the number of counted items below
+    it that the filter removes for a user.
 
     Args:
-      keep: marks the items to count, row = item of the catalogue; None counts all.
+      keep: Items to count, one mark for each row of the catalogue; None counts all.
 
     Returns:
-      Counts for the depths 1 to Q, as long as the arrays of `tables`; 0 beyond.
+      Counts for the depths 1 to Q, as long as the arrays of `tables`, padded with 0.
 
     Raises:
-      UserError: if `keep` has another length than the catalogue.
+      UserError: The length of `keep` is not the size of the catalogue.
     """
     ends = trie.leaf_indptr
     if keep is not None:
         if len(keep) != trie.num_items:
             raise UserError(
-                f"a mask of {len(keep)} items is given for a catalogue of"
-                f" {trie.num_items}; mark each item once"
+                f"the mask has {len(keep)} items, the catalogue {trie.num_items}; mark"
+                " each item once"
             )
         ends = exclusive_sum(keep[trie.leaf_items])[ends]
     counts = []
@@ -328,25 +330,25 @@ def alive(trie: Trie, keep: Bool[np.ndarray, "_"]) -> tuple[Bool[np.ndarray, "_"
     """Marks the nodes above kept items: a masked trie for allow and deny lists.
 
     Args:
-      keep: row = item of the catalogue.
+      keep: One mark for each row of the catalogue.
 
     Returns:
-      Marks for the depths 1 to Q, as long as the arrays of `tables`; false beyond.
+      Marks for the depths 1 to Q, as long as the arrays of `tables`, padded with false.
 
     Raises:
-      UserError: if `keep` has another length than the catalogue.
+      UserError: The length of `keep` is not the size of the catalogue.
     """
     return tuple(count > 0 for count in item_counts(trie, keep))
 
 
 class Prefixes(NamedTuple):
-    """Distinct prefixes of a sorted table, and the table's order.
+    """Distinct prefixes of a sorted table, and the order of its rows.
 
     Attributes:
-      pointers: for depth d in 0..Q, where the children of each prefix of d codes begin
-        among the prefixes of d + 1 codes (for d = Q: among the rows), and their end.
-      values: for each level, the last code of each prefix.
-      order: the rows in lexicographic order of their codes, then by row.
+      pointers: Row pointers of the depths 0 to Q: where the children of each prefix of
+        d codes begin among the prefixes of d + 1 codes (for d = Q: among the rows).
+      values: Last code of each prefix, for each level.
+      order: Rows in lexicographic order of their codes, then by row number.
     """
 
     pointers: list[Int32[np.ndarray, "_"]]
@@ -358,17 +360,14 @@ def sort_prefixes(codes: Int[np.ndarray, "N Q"], sizes: tuple[int, ...]) -> Pref
     """Sorts code tuples and finds their prefixes.
 
     The bits of as many levels as fit are packed into one word beside the row number,
-    and words are sorted from the last to the first: a radix sort whose digits are
-    words, so that 4 levels of 256 codes take one pass at 10^7 rows and 8 levels two.
+    and words are sorted from the last to the first. This is a radix sort whose digits
+    are words: 4 levels of 256 codes take one pass at 10^7 rows and 8 levels take two.
     Sorting plain integers is several times faster than `argsort`, and the row numbers
     make it stable.
 
     Args:
-      codes: level l in 0..sizes[l]-1 (not checked here), at least one row.
-      sizes: codes per level, each below 2^31.
-
-    Returns:
-      Prefixes and order.
+      codes: Codes 0 to `sizes[l]` - 1 at level l (not checked here), at least one row.
+      sizes: Number of codes per level, each below 2^31.
     """
     groups = _word_levels(sizes, len(codes))
     words, order = _sorted_words([_pack(codes, sizes, group) for group in groups])
@@ -394,7 +393,7 @@ def _word_levels(sizes: tuple[int, ...], rows: int) -> list[range]:
 def _pack(
     codes: Int[np.ndarray, "N Q"], sizes: tuple[int, ...], levels: range
 ) -> Int64[np.ndarray, "N"]:
-    """Concatenates the bits of some levels, the first on top."""
+    """Concatenates the bits of some levels, the first level in the highest bits."""
     word = codes[:, levels[0]].astype(np.int64)
     for level in levels[1:]:
         word <<= _bits(sizes[level])
@@ -405,9 +404,9 @@ def _pack(
 def _sorted_words(
     words: list[Int64[np.ndarray, "N"]],
 ) -> tuple[list[Int64[np.ndarray, "N"]], Int64[np.ndarray, "N"]]:
-    """Returns words in the order of the first, then the next, and the row of each.
+    """Returns words sorted by the first, then the next, and the row of each.
 
-    The words are overwritten: at this size a fresh array costs as much as the sort.
+    The words are overwritten, because a new array would cost as much as the sort.
     """
     rows = np.arange(len(words[0]))
     bits = _bits(len(rows))
@@ -427,7 +426,7 @@ def _sorted_words(
 def _levels(
     words: list[Int64[np.ndarray, "N"]], sizes: tuple[int, ...], groups: list[range]
 ) -> tuple[list[Int32[np.ndarray, "_"]], list[Int32[np.ndarray, "_"]]]:
-    """Finds where each prefix begins: row pointers of depth 0 to Q, codes per level."""
+    """Returns row pointers of the depths 0 to Q, and the codes of each level."""
     rows = len(words[0])
     opens = np.zeros(rows, bool)
     opens[0] = True
@@ -448,7 +447,7 @@ def _levels(
 
 
 def _row_pointers(starts: Int[np.ndarray, "_"], stop: int) -> Int32[np.ndarray, "_"]:
-    """Makes row pointers of the first places of all rows."""
+    """Returns row pointers, given the start of every row and the end of the last."""
     pointers = np.empty(len(starts) + 1, np.int32)
     pointers[:-1], pointers[-1] = starts, stop
     return pointers
@@ -457,7 +456,7 @@ def _row_pointers(starts: Int[np.ndarray, "_"], stop: int) -> Int32[np.ndarray, 
 def exclusive_sum(
     counts: Integer[np.ndarray, "n"] | Bool[np.ndarray, "n"],
 ) -> Int32[np.ndarray, "_"]:
-    """Sums everything before each place: row pointers, where counts are row lengths."""
+    """Returns the sum of all entries before each: row pointers, given row lengths."""
     sums = np.zeros(len(counts) + 1, np.int32)
     np.cumsum(counts, dtype=np.int32, out=sums[1:])
     return sums

@@ -1,10 +1,10 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Search and change of a trie without building it anew.
+"""Search in a trie, and changes without rebuilding it.
 
-In go a `Trie` and code tuples or items; out come leaves, or a new `Trie`, equal to the
-one that `trie.build` makes of the changed table. Nothing that is there is sorted again:
-new items are placed by bisection, and every level is copied once.
+`add` and `remove` return the trie that `trie.build` would return for the changed table.
+Existing entries are not sorted again: new items are inserted by bisection, and every
+level is copied once.
 """
 
 import numpy as np
@@ -16,20 +16,15 @@ from rfrec.config import UserError
 
 
 def find(trie: Trie, codes: Int[np.ndarray, "n Q"]) -> Int32[np.ndarray, "n"]:
-    """Finds the leaves of code tuples.
-
-    Args:
-      codes: any integers.
-
-    Returns:
-      The leaf of each tuple; -1 where no item has it.
+    """Returns the leaf of each code tuple, -1 if no item has it.
 
     Raises:
-      UserError: if the tuples have another number of levels.
+      UserError: The tuples do not have as many levels as the trie.
     """
     if codes.shape[1] != len(trie.sizes):
         raise UserError(
-            f"codes have {codes.shape[1]} levels, the trie has {len(trie.sizes)}"
+            f"codes have {codes.shape[1]} levels, the trie has {len(trie.sizes)}; both"
+            " must be of one tokenizer"
         )
     place, known = np.zeros(len(codes), np.int64), np.ones(len(codes), bool)
     for indptr, values, column in zip(trie.indptr, trie.codes, codes.T, strict=True):
@@ -47,11 +42,11 @@ def _descend(
     """Goes one level down, by bisection among the children.
 
     Args:
-      place: nodes; where `known` is false, the node before which the prefix belongs.
-      wanted: the code to follow.
+      place: Nodes; where `known` is false, the node before which the prefix belongs.
+      wanted: Code to follow.
 
     Returns:
-      The same one level below.
+      `place` and `known` one level below.
     """
     low = indptr[place].astype(np.int64)
     stop = np.where(known, indptr[np.minimum(place + 1, len(indptr) - 1)], low)
@@ -67,23 +62,21 @@ def _descend(
 
 
 def add(trie: Trie, codes: Int[np.ndarray, "n Q"], items: Int[np.ndarray, "_"]) -> Trie:
-    """Inserts items; equals a new `build`, without sorting what is there.
+    """Inserts items and returns a new trie.
 
     Args:
-      codes: level l in 0..sizes[l]-1; tuples may repeat, and may be in the trie.
-      items: the item of each row; the catalogue grows if they lie beyond it.
-
-    Returns:
-      A new trie.
+      codes: Codes 0 to `sizes[l]` - 1 at level l; tuples may be repeated, and may be in
+        the trie.
+      items: Item of each row; items beyond the catalogue enlarge it.
 
     Raises:
-      UserError: if an item is in the trie or given twice, or a code is out of range.
+      UserError: An item is repeated or in the trie, or a code is out of range.
     """
     table.check_codes(codes, trie.sizes)
     check_items(items, len(codes))
     present = items[_held(trie, items)]
     if len(present):
-        raise UserError(f"item {present[0]} is in the trie already; remove it first")
+        raise UserError(f"item {present[0]} is already in the trie; remove it first")
     order = np.lexsort((items, *codes.T[::-1]))
     columns = [*codes[order].T, items[order]]
     place, number = np.zeros((2, len(items)), np.int64)
@@ -105,16 +98,10 @@ def add(trie: Trie, codes: Int[np.ndarray, "n Q"], items: Int[np.ndarray, "_"]) 
 
 
 def remove(trie: Trie, items: Int[np.ndarray, "_"]) -> Trie:
-    """Takes items out, and every prefix that no other item has.
-
-    Args:
-      items: rows of the catalogue, which keeps its size.
-
-    Returns:
-      A new trie.
+    """Removes items and returns a new trie; the catalogue keeps its size.
 
     Raises:
-      UserError: if an item is not in the trie or given twice, or none would be left.
+      UserError: An item is repeated or not in the trie, or none would be left.
     """
     check_items(items, len(items))
     absent = items[~_held(trie, items)]
@@ -127,7 +114,7 @@ def remove(trie: Trie, items: Int[np.ndarray, "_"]) -> Trie:
     dead, pointers, values = np.flatnonzero(gone[trie.leaf_items]), [], []
     for indptr, old in zip(trie.pointers[::-1], trie.values[::-1], strict=True):
         values.append(np.delete(old, dead))
-        # Keys of another type would have the whole of indptr converted.
+        # With keys of another type, searchsorted would convert all of indptr.
         keys = dead.astype(np.int32)
         above = np.searchsorted(indptr, keys, side="right") - 1
         parents, lost = np.unique(above, return_counts=True)
@@ -139,7 +126,7 @@ def remove(trie: Trie, items: Int[np.ndarray, "_"]) -> Trie:
 
 
 def _held(trie: Trie, items: Int[np.ndarray, "_"]) -> Bool[np.ndarray, "_"]:
-    """Marks the items that the trie holds."""
+    """Marks the items that are in the trie."""
     held = np.zeros(max(trie.num_items, int(items.max(initial=-1)) + 1), bool)
     held[trie.leaf_items] = True
     return held[items]

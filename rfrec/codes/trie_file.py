@@ -1,10 +1,10 @@
 # Copyright 2026 The rfrec Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Tries as `.npz` files: plain integers of the least width, no pickle.
+"""Tries as `.npz` files of integers of the smallest width; nothing is pickled.
 
-A file holds, for each depth, the number of children of every node and the values that
-lead to them: codes, and at the leaves items. Everything is checked when it is read, so
-that a damaged file cannot name an item that does not exist.
+A file contains, for each depth, the number of children of every node and the values
+that lead to them: codes, and items at the leaves. Everything is checked when it is
+read, so a damaged file cannot refer to an item that does not exist.
 """
 
 import os
@@ -21,13 +21,10 @@ _FORMAT = "rfrec trie 1"
 
 
 def save(trie: Trie, path: str | os.PathLike[str]) -> None:
-    """Writes a trie, atomically.
-
-    Args:
-      path: the `.npz` file; an existing one is replaced.
+    """Writes a trie to a `.npz` file, atomically.
 
     Raises:
-      UserError: if the path cannot be written.
+      UserError: The file cannot be written.
     """
     path = Path(path)
     content = {
@@ -47,16 +44,10 @@ def _narrow(values: Int[np.ndarray, "_"]) -> Integer[np.ndarray, "_"]:
 
 
 def load(path: str | os.PathLike[str]) -> Trie:
-    """Reads a trie and checks that it is one.
-
-    Args:
-      path: a file of `save`.
-
-    Returns:
-      The trie.
+    """Reads and checks a file of `save`.
 
     Raises:
-      UserError: if the file cannot be read, is no trie, or is damaged.
+      UserError: The file cannot be read, is not a trie, or is damaged.
     """
     path = Path(path)
     content = _read(path)
@@ -86,19 +77,19 @@ def load(path: str | os.PathLike[str]) -> Trie:
 
 
 def _read(path: Path) -> dict[str, Shaped[np.ndarray, "..."]]:
-    """Reads all arrays of a file that says it is a trie."""
+    """Reads all arrays of a file that is marked as a trie."""
     try:
         file = path.open("rb")
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    remedy = "give a file that rfrec.codes.trie_file wrote, or build the trie again"
+    remedy = "use a file that rfrec.codes.trie_file wrote, or rebuild the trie"
     with file:
         try:
             archive = np.load(file, allow_pickle=False)
             content = {name: archive[name] for name in archive.files}
-        # A damaged archive raises whatever the field at fault meets first.
+        # Damaged archives raise many kinds of exceptions.
         except Exception as error:
-            raise UserError(f"{path}: is no whole .npz file; {remedy}") from error
+            raise UserError(f"{path}: is not a complete .npz file; {remedy}") from error
     if str(content.get("format")) != _FORMAT:
         raise UserError(f"{path}: is not marked {_FORMAT!r}; {remedy}")
     return content
@@ -114,4 +105,4 @@ def _integers(
 
 
 def _damaged(path: Path, name: str) -> UserError:
-    return UserError(f"{path}: {name} is damaged; build the trie again and save it")
+    return UserError(f"{path}: {name} is damaged; rebuild the trie and save it")

@@ -34,13 +34,13 @@ class ItemVectors:
     """Vectors of all items, with what a run must know about where they come from.
 
     Attributes:
-      values: float16 or float32, row = item; possibly a read-only memory map.
-      blocks: the features side by side; their widths add up to D.
-      ids: names of the items in JSON output; None means "0" .. "N-1".
-      titles: one for each item, for people; None when unknown.
+      values: Float16 or float32, row = item; possibly a read-only memory map.
+      blocks: The features side by side; their widths add up to D.
+      ids: Names of the items in JSON output; None means "0" .. "N-1".
+      titles: One for each item, for people; None when unknown.
       segments: (data set, number of items) in row order.
-      fingerprint: sha256 of shape, type and bytes of `values`.
-      warnings: what the checks found, one line each.
+      fingerprint: Sha256 of shape, type and bytes of `values`.
+      warnings: What the checks found, one line each.
     """
 
     values: Float[np.ndarray, "N D"]
@@ -56,11 +56,11 @@ class FeatureReport(NamedTuple):
     """What `check_features` found in one feature of finite values.
 
     Attributes:
-      rows: number of items.
-      constant_columns: columns with one value in all rows that have a vector.
-      zero_rows: items without a vector (all zero).
-      duplicate_rows: rows with a vector that repeat an earlier row.
-      mean_square: mean of the squares of all values, zero rows included.
+      rows: Number of items.
+      constant_columns: Columns with one value in all rows that have a vector.
+      zero_rows: Items without a vector (all zero).
+      duplicate_rows: Rows with a vector that repeat an earlier row.
+      mean_square: Mean of the squares of all values, zero rows included.
     """
 
     rows: int
@@ -73,7 +73,7 @@ class FeatureReport(NamedTuple):
         """Words the findings, one line for each kind.
 
         Args:
-          path: file or feature that the lines name.
+          path: File or feature that the lines name.
 
         Returns:
           No line where there is nothing to say.
@@ -125,13 +125,13 @@ def read_features(path: str | Path) -> Float[np.ndarray, "N D"]:
     Nothing but the header is read: `check_features` looks at the values.
 
     Args:
-      path: file of float16, float32 or float64 [N, D], row = item.
+      path: File of float16, float32 or float64 [N, D], row = item.
 
     Returns:
       A read-only memory map.
 
     Raises:
-      UserError: the file is missing, no `.npy`, pickled, truncated, empty, or of
+      UserError: The file is missing, no `.npy`, pickled, truncated, empty, or of
         another type or rank.
     """
     path = Path(path)
@@ -173,16 +173,16 @@ def check_features(
     """Scans all values once, a chunk of rows at a time.
 
     Args:
-      x: array or memory map; zero rows are allowed (items without a vector).
-      path: file or feature named in errors.
-      chunk_rows: rows held in memory at once, at least 1.
-      first_row: number of the first row in the file, where `x` is its end.
+      x: Array or memory map; zero rows are allowed (items without a vector).
+      path: File or feature named in errors.
+      chunk_rows: Rows held in memory at once, at least 1.
+      first_row: Number of the first row in the file, where `x` is its end.
 
     Returns:
       The findings; `FeatureReport.warnings` words them.
 
     Raises:
-      UserError: a value is NaN, infinite or beyond float32; names the rows.
+      UserError: A value is NaN, infinite or beyond float32; names the rows.
     """
     num_rows, width = x.shape
     low, high = np.full(width, np.inf), np.full(width, -np.inf)
@@ -222,13 +222,13 @@ def multi_hot(values: Sequence[Sequence[str]]) -> MultiHot:
     """Marks the labels of each item with ones.
 
     Args:
-      values: labels of each item, in any order, repeats allowed.
+      values: Labels of each item, in any order, repeats allowed.
 
     Returns:
       float32 [N, G] of zeros and ones, and the G labels in sorted order.
 
     Raises:
-      UserError: no item has a label.
+      UserError: No item has a label.
     """
     vocabulary = tuple(sorted({label for labels in values for label in labels}))
     if not vocabulary:
@@ -252,15 +252,15 @@ def tfidf_svd(
     word space sees little but the year, and many titles nearly coincide.
 
     Args:
-      texts: one for each item; an empty text gives a row of zeros.
-      width: number of singular vectors.
-      seed: of the random projection.
+      texts: One for each item; an empty text gives a row of zeros.
+      width: Number of singular vectors.
+      seed: Of the random projection.
 
     Returns:
       One row for each text, of norm at most 1.
 
     Raises:
-      UserError: there are fewer texts or n-grams than `width`.
+      UserError: There are fewer texts or n-grams than `width`.
     """
     # Loaded where it is needed: it takes a second, and few commands get here.
     from sklearn.decomposition import TruncatedSVD
@@ -292,7 +292,7 @@ def fingerprint(values: Float[np.ndarray, "N D"]) -> str:
     """Hashes shape, type and bytes (row by row, whatever the layout).
 
     Args:
-      values: array or memory map, read in chunks.
+      values: Array or memory map, read in chunks.
 
     Returns:
       Hexadecimal sha256.

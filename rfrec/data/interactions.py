@@ -25,11 +25,11 @@ class Interactions:
     """Histories of all users, one behind the other (CSR).
 
     Attributes:
-      indptr: user u's history is `items[indptr[u] : indptr[u + 1]]`.
-      items: item rows in 0 .. num_items - 1, oldest first.
-      num_items: number of items, those nobody used included.
-      user_ids: name of each user in the source.
-      item_ids: names of the items as in `ItemVectors.ids`; None means the row.
+      indptr: User u's history is `items[indptr[u] : indptr[u + 1]]`.
+      items: Item rows in 0 .. num_items - 1, oldest first.
+      num_items: Number of items, those nobody used included.
+      user_ids: Name of each user in the source.
+      item_ids: Names of the items as in `ItemVectors.ids`; None means the row.
     """
 
     indptr: Int64[np.ndarray, "U1"]
@@ -61,13 +61,13 @@ def read_inter_json(path: str | Path, num_items: int | None = None) -> Interacti
 
     Args:
       path: UTF-8 JSON file.
-      num_items: number of known items; None takes the largest id plus one.
+      num_items: Number of known items; None takes the largest id plus one.
 
     Returns:
       Users in file order.
 
     Raises:
-      UserError: the file is missing, truncated or of another form; an id is no
+      UserError: The file is missing, truncated or of another form; an id is no
         integer or out of range; a user is empty, double or repeats an item.
     """
     path = Path(path)
@@ -101,8 +101,8 @@ def write_inter_json(inter: Interactions, path: str | Path) -> None:
     """Writes `{user: [item, ...]}` without white space, atomically.
 
     Args:
-      inter: histories; item rows are written, not `item_ids`.
-      path: file to make or replace.
+      inter: Histories; item rows are written, not `item_ids`.
+      path: File to make or replace.
     """
     path = Path(path)
     text = json.dumps(
@@ -123,14 +123,14 @@ def read_inter_tsv(path: str | Path, num_items: int | None = None) -> Interactio
     `x_label` split are not used.
 
     Args:
-      path: file with a header line.
-      num_items: number of known items; None takes what the file tells.
+      path: File with a header line.
+      num_items: Number of known items; None takes what the file tells.
 
     Returns:
       Users in the order of their names.
 
     Raises:
-      UserError: the file is missing, truncated or has no such columns; an item is
+      UserError: The file is missing, truncated or has no such columns; an item is
         out of range or occurs twice for a user.
     """
     path = Path(path)
@@ -171,19 +171,19 @@ def from_log(
     """Sorts a log into histories by user, then time; ties keep the log's order.
 
     Args:
-      users: any integers; users without a row do not exist.
-      items: rows, from 0.
-      timestamps: any unit; NaN is refused.
-      num_items: number of known items; None takes the largest id plus one.
-      user_ids: name of user i; None names users by their number.
-      item_ids: name of item i; None means the row.
-      origin: named in errors.
+      users: Any integers; users without a row do not exist.
+      items: Rows, from 0.
+      timestamps: Any unit; NaN is refused.
+      num_items: Number of known items; None takes the largest id plus one.
+      user_ids: Name of user i; None names users by their number.
+      item_ids: Name of item i; None means the row.
+      origin: Named in errors.
 
     Returns:
       Users in ascending order.
 
     Raises:
-      UserError: the log is empty, an item is out of range or occurs twice for a
+      UserError: The log is empty, an item is out of range or occurs twice for a
         user, or a time is NaN.
     """
     if not len(users):
@@ -201,14 +201,14 @@ def leave_one_out(inter: Interactions, *, origin: str = "interactions") -> Split
     """Splits off the last item of each user for test, the one before to validate.
 
     Args:
-      inter: histories of at least three items.
-      origin: named in errors.
+      inter: Histories of at least three items.
+      origin: Named in errors.
 
     Returns:
       `train` keeps the rest, in order, with the same users and `num_items`.
 
     Raises:
-      UserError: a history is shorter than three.
+      UserError: A history is shorter than three.
     """
     lengths = np.diff(inter.indptr)
     if lengths.min() < 3:
@@ -289,7 +289,7 @@ def read_header(path: Path) -> tuple[list[str], bool]:
     """Returns the column names without RecBole's types, and whether it had types.
 
     Raises:
-      UserError: the file is missing or no UTF-8.
+      UserError: The file is missing or no UTF-8.
     """
     try:
         with path.open(encoding="utf-8") as file:

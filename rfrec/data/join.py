@@ -28,10 +28,10 @@ class Feature(NamedTuple):
     """One feature of one data set, as read.
 
     Attributes:
-      name: block name, such as `text`.
-      values: row = item; float16, float32 or float64, possibly memory-mapped.
+      name: Block name, such as `text`.
+      values: Row = item; float16, float32 or float64, possibly memory-mapped.
       kind: `multi_hot` blocks hold zeros and ones and are never scaled.
-      origin: file or description named in errors and warnings.
+      origin: File or description named in errors and warnings.
     """
 
     name: str
@@ -56,18 +56,18 @@ def join(
     as rows of zeros and counted in the warnings.
 
     Args:
-      features: at least one, of equally many rows.
-      name: of the data set.
+      features: At least one, of equally many rows.
+      name: Of the data set.
       scale: `none`, or `mean_square`: each dense feature is divided by its root mean
         square over all its items and columns, so that its mean square becomes 1.
-      ids: as in `ItemVectors`.
-      titles: as in `ItemVectors`.
+      ids: As in `ItemVectors`.
+      titles: As in `ItemVectors`.
 
     Returns:
       One segment, one block for each feature.
 
     Raises:
-      UserError: numbers of rows differ, values are not finite, a feature is all
+      UserError: Numbers of rows differ, values are not finite, a feature is all
         zero but to be scaled, or the scale is unknown.
     """
     if scale not in SCALES:
@@ -105,15 +105,15 @@ def beside(items: ItemVectors, feature: Feature, *, scale: str) -> ItemVectors:
     """Puts a further feature of the items at the right of those they have.
 
     Args:
-      items: of one data set.
-      feature: a row for each item.
-      scale: of the feature, as of `join`.
+      items: Of one data set.
+      feature: A row for each item.
+      scale: Of the feature, as of `join`.
 
     Returns:
       The same items; `values` are in memory.
 
     Raises:
-      UserError: as of `join`.
+      UserError: As of `join`.
     """
     old = Feature(
         "items", items.values, "dense", " + ".join(b.name for b in items.blocks)
@@ -136,7 +136,7 @@ def check_rows(features: Sequence[Feature]) -> None:
     """Refuses features of one data set that have unequally many rows.
 
     Raises:
-      UserError: names two of them.
+      UserError: Names two of them.
     """
     for other in features[1:]:
         first = features[0]
@@ -152,14 +152,14 @@ def stack(parts: Sequence[ItemVectors]) -> ItemVectors:
     """Puts data sets one below the other, for one shared quantizer.
 
     Args:
-      parts: at least one; blocks must agree in name, order, width and kind.
+      parts: At least one; blocks must agree in name, order, width and kind.
 
     Returns:
       The rows in order, in memory unless there is one part. `ids` number the rows
       unless a part names its items; titles are kept only if all parts have them.
 
     Raises:
-      UserError: blocks differ, or two items have the same id.
+      UserError: Blocks differ, or two items have the same id.
     """
     first = parts[0]
     if len(parts) == 1:
@@ -210,12 +210,12 @@ def factor(feature: Feature, report: FeatureReport, scale: str) -> np.float32:
     """Returns what a feature is multiplied with.
 
     Args:
-      feature: of one data set.
-      report: of `check_features`, of all its items.
-      scale: as of `join`.
+      feature: Of one data set.
+      report: Of `check_features`, of all its items.
+      scale: As of `join`.
 
     Raises:
-      UserError: it is all zero but to be scaled.
+      UserError: It is all zero but to be scaled.
     """
     if scale == "none" or feature.kind == "multi_hot":
         return np.float32(1)

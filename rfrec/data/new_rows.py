@@ -24,12 +24,12 @@ def open_features(data: DataSet, names: Sequence[str], known: int) -> list[Featu
     """Opens features whose first rows are known.
 
     Args:
-      data: the data set.
-      names: of the features; none takes the only `.npy` there is.
-      known: rows that each must have at least.
+      data: The data set.
+      names: Of the features; none takes the only `.npy` there is.
+      known: Rows that each must have at least.
 
     Raises:
-      UserError: a feature is missing or damaged, has too few rows, or other rows than
+      UserError: A feature is missing or damaged, has too few rows, or other rows than
         another; or none is named and there are several.
     """
     features = data.read_features(tuple(names))
@@ -53,8 +53,8 @@ def fingerprints(features: Sequence[Feature], known: int) -> tuple[str, str]:
     """Hashes the known rows, and all of them, in one pass.
 
     Args:
-      features: as read, not scaled.
-      known: number of rows.
+      features: As read, not scaled.
+      known: Number of rows.
 
     Returns:
       Hexadecimal SHA-256 of names, types, widths and bytes of the first `known` rows,
@@ -85,15 +85,15 @@ def join_new_rows(
     """Puts the new rows side by side, scaled as the known ones were.
 
     Args:
-      features: with at least `known` rows.
-      known: number of rows that are not new.
-      factors: what each feature is multiplied with.
+      features: With at least `known` rows.
+      known: Number of rows that are not new.
+      factors: What each feature is multiplied with.
 
     Returns:
       The vectors, and what should be shown to the user.
 
     Raises:
-      UserError: a value is NaN, infinite or beyond float32; names the rows.
+      UserError: A value is NaN, infinite or beyond float32; names the rows.
     """
     columns, warnings = [], []
     for feature, factor in zip(features, factors, strict=True):

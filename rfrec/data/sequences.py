@@ -23,9 +23,9 @@ class Windows(NamedTuple):
     """Histories `items[start : start + length]` and the item after each.
 
     Attributes:
-      start: first position in the flat items.
-      length: items in the history, at least 1.
-      target: row of the next item; `NO_ITEM` where it is to be predicted.
+      start: First position in the flat items.
+      length: Items in the history, at least 1.
+      target: Row of the next item; `NO_ITEM` where it is to be predicted.
     """
 
     start: Int32[np.ndarray, "P"]
@@ -37,8 +37,8 @@ class Run(NamedTuple):
     """Batches of one length bucket, to be dispatched together.
 
     Attributes:
-      bucket: row of the bucket.
-      rows: examples of each batch.
+      bucket: Row of the bucket.
+      rows: Examples of each batch.
     """
 
     bucket: int
@@ -49,8 +49,8 @@ class Padding(NamedTuple):
     """Share of the history slots of an epoch that hold nothing.
 
     Attributes:
-      bucketed: with the buckets.
-      longest: if every history were padded to the longest.
+      bucketed: With the buckets.
+      longest: If every history were padded to the longest.
       saved: 1 - slots with the buckets / slots without.
     """
 
@@ -82,18 +82,18 @@ def training_windows(
     Modes 2 to 4 draw anew at each call, once per epoch. Users with n < 2 give nothing.
 
     Args:
-      inter: histories of all users.
-      held: items at the end of each history that are not for training: 2 for whole
+      inter: Histories of all users.
+      held: Items at the end of each history that are not for training: 2 for whole
         histories, 0 for the `train` part of `leave_one_out`.
       mode: 0 to 4.
-      most: items of history that are kept, the most recent ones.
-      rng: source of the draws of modes 2 to 4.
+      most: Items of history that are kept, the most recent ones.
+      rng: Source of the draws of modes 2 to 4.
 
     Returns:
       Windows into `inter.items`, users in order.
 
     Raises:
-      UserError: no such mode, or no user has two items to train on.
+      UserError: No such mode, or no user has two items to train on.
     """
     if mode not in MODES:
         raise UserError(f"train_data_mode {mode}: use 0 to {MODES[-1]}")
@@ -150,16 +150,16 @@ def heldout_windows(inter: Interactions, which: str, *, most: int = 20) -> Windo
     """Cuts one window a user for evaluation, as leave-one-out has it.
 
     Args:
-      inter: whole histories.
+      inter: Whole histories.
       which: `valid` predicts the item before the last, `test` the last, from all items
         before it.
-      most: items of history that are kept, the most recent ones.
+      most: Items of history that are kept, the most recent ones.
 
     Returns:
       Window u belongs to user u.
 
     Raises:
-      UserError: another word, or a user has no item before the target.
+      UserError: Another word, or a user has no item before the target.
     """
     if which not in ("valid", "test"):
         raise UserError(f"split {which!r}: use valid or test")
@@ -178,8 +178,8 @@ def latest_windows(inter: Interactions, *, most: int = 20) -> Windows:
     """Cuts the end of each history, to predict what comes next (serving).
 
     Args:
-      inter: histories of at least one item.
-      most: items of history that are kept, the most recent ones.
+      inter: Histories of at least one item.
+      most: Items of history that are kept, the most recent ones.
 
     Returns:
       Window u belongs to user u; targets are `NO_ITEM`.
@@ -205,13 +205,13 @@ def from_histories(
     Unlike the readers of data sets it lets an item occur twice.
 
     Args:
-      histories: item rows, oldest first; other values are refused by name.
-      num_items: size of the catalogue.
-      user_ids: name of each history; None numbers them.
-      origin: named in errors.
+      histories: Item rows, oldest first; other values are refused by name.
+      num_items: Size of the catalogue.
+      user_ids: Name of each history; None numbers them.
+      origin: Named in errors.
 
     Raises:
-      UserError: no history, an empty one, or an item that is not in the catalogue.
+      UserError: No history, an empty one, or an item that is not in the catalogue.
     """
     names = [str(u) for u in (range(len(histories)) if user_ids is None else user_ids)]
     if not histories:
@@ -237,7 +237,7 @@ def stack_interactions(parts: Mapping[str, Interactions]) -> Interactions:
     """Puts data sets behind one another, to pre-train on several.
 
     Args:
-      parts: by name of the data set.
+      parts: By name of the data set.
 
     Returns:
       Items of each part follow those of the parts before it; users and items are named
@@ -267,9 +267,9 @@ def padded_histories(
     """Lays histories out in rows, oldest item first, `NO_ITEM` behind the last.
 
     Args:
-      items: the flat items.
-      windows: histories no longer than `width`.
-      width: columns.
+      items: The flat items.
+      windows: Histories no longer than `width`.
+      width: Columns.
     """
     column = np.arange(width)
     inside = column < windows.length[:, None]
@@ -293,18 +293,18 @@ def bucketed_epoch(
     of its bucket. So each example comes once, a few of the longest bucket twice.
 
     Args:
-      lengths: of each example, at least 0.
-      buckets: lengths in ascending order; the last holds the longest example.
-      batch_size: examples of a batch.
-      run: most batches of a run.
-      seed: of the run of training.
-      epoch: each has another order.
+      lengths: Of each example, at least 0.
+      buckets: Lengths in ascending order; the last holds the longest example.
+      batch_size: Examples of a batch.
+      run: Most batches of a run.
+      seed: Of the run of training.
+      epoch: Each has another order.
 
     Returns:
       Runs in random order.
 
     Raises:
-      UserError: buckets do not ascend, or an example is longer than the last.
+      UserError: Buckets do not ascend, or an example is longer than the last.
     """
     _check_buckets(lengths, buckets)
     rng = np.random.default_rng([seed, 3, epoch])
@@ -343,9 +343,9 @@ def padding(
     """Counts the empty slots of an epoch, with its buckets and without.
 
     Args:
-      lengths: of each example.
-      runs: from `bucketed_epoch`.
-      buckets: those of the runs.
+      lengths: Of each example.
+      runs: From `bucketed_epoch`.
+      buckets: Those of the runs.
     """
     slots = sum(buckets[run.bucket] * run.rows.size for run in runs)
     used = sum(int(lengths[run.rows].sum()) for run in runs)

@@ -65,10 +65,10 @@ class ItemTable(NamedTuple):
     """What `NAME.items.tsv` tells: titles (None without such a column), labels.
 
     Attributes:
-      path: the file.
-      num_items: number of rows.
-      titles: column `title`.
-      labels: columns whose cells are lists separated by `|`.
+      path: The file.
+      num_items: Number of rows.
+      titles: Column `title`.
+      labels: Columns whose cells are lists separated by `|`.
     """
 
     path: Path
@@ -126,7 +126,7 @@ def read_item_table(path: Path) -> ItemTable:
       Titles and label lists.
 
     Raises:
-      UserError: no header, a line of another length, or rows out of order.
+      UserError: No header, a line of another length, or rows out of order.
     """
     header, rows = _tsv_rows(path, _lines(path))
     for row, fields in enumerate(rows):
@@ -162,16 +162,16 @@ def read_columns(
 
     Args:
       path: UTF-8 text, a row on each line, no comments.
-      columns: positions to keep, from 0.
+      columns: Positions to keep, from 0.
       kind: `int` (int64), `float` (float64) or `str`.
-      delimiter: one character; a double one counts as an empty field between.
-      header: whether the first line holds names.
+      delimiter: One character; a double one counts as an empty field between.
+      header: Whether the first line holds names.
 
     Returns:
       One column for each of `columns`.
 
     Raises:
-      UserError: the file is missing, has no rows, or a line lacks a field or holds
+      UserError: The file is missing, has no rows, or a line lacks a field or holds
         one of another type.
     """
     dtype = {int: np.int64, float: np.float64, str: np.str_}[kind]

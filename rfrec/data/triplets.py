@@ -35,11 +35,11 @@ class Table(NamedTuple):
     """What batches are drawn from; placed on the devices by the caller.
 
     Attributes:
-      users: of each training pair, ascending.
-      items: of each pair, ascending within a user.
-      indptr: user u has the pairs `indptr[u] : indptr[u + 1]`.
-      candidates: items that occur in training, ascending: what may be a negative.
-      gaps: for each pair, how many candidates below its item the user does not have.
+      users: Of each training pair, ascending.
+      items: Of each pair, ascending within a user.
+      indptr: User u has the pairs `indptr[u] : indptr[u + 1]`.
+      candidates: Items that occur in training, ascending: what may be a negative.
+      gaps: For each pair, how many candidates below its item the user does not have.
     """
 
     users: Int32[Array | np.ndarray, "E"]
@@ -53,9 +53,9 @@ class Triplets(NamedTuple):
     """Rows of a batch.
 
     Attributes:
-      users: one for each row.
-      positives: an item of the user's in training.
-      negatives: an item of training that is none of the user's.
+      users: One for each row.
+      positives: An item of the user's in training.
+      negatives: An item of training that is none of the user's.
       weights: 1; 0 in the rows that fill up the last batch of an epoch.
     """
 
@@ -69,11 +69,11 @@ def build(train: Positives, *, user_ids: tuple[str, ...] | None = None) -> Table
     """Prepares the pairs of training, on the host.
 
     Args:
-      train: at least one pair.
-      user_ids: name users in errors.
+      train: At least one pair.
+      user_ids: Name users in errors.
 
     Raises:
-      UserError: a user has every item that occurs in training, so that no negative
+      UserError: A user has every item that occurs in training, so that no negative
         is left.
     """
     candidates = np.unique(train.items)
@@ -96,8 +96,8 @@ def num_batches(table: Table, size: int) -> int:
     """Returns the batches of an epoch; the last may be filled up.
 
     Args:
-      table: from `build`.
-      size: rows of a batch, at least 1.
+      table: From `build`.
+      size: Rows of a batch, at least 1.
     """
     return -(-table.users.shape[0] // size)
 
@@ -112,11 +112,11 @@ def batch(
     """Returns batch `index` of an epoch, in which every pair comes once.
 
     Args:
-      table: from `build`.
-      key: of the run, typed.
-      epoch: from 0; each has its own order and negatives.
-      index: in 0 .. num_batches - 1.
-      size: rows, static.
+      table: From `build`.
+      key: Of the run, typed.
+      epoch: From 0; each has its own order and negatives.
+      index: In 0 .. num_batches - 1.
+      size: Rows, static.
     """
     table = Table(*map(jnp.asarray, table))
     order_key, draw_key = jax.random.split(jax.random.fold_in(key, epoch))
@@ -139,9 +139,9 @@ def permute(
     """Returns what stands at some places of a random order of 0 .. number-1.
 
     Args:
-      key: of the order, typed.
-      places: in 0 .. number-1.
-      number: length of the order, static, below 2**31.
+      key: Of the order, typed.
+      places: In 0 .. number-1.
+      number: Length of the order, static, below 2**31.
     """
     bits = max((number - 1).bit_length(), 2)
     low = bits // 2
@@ -169,9 +169,9 @@ def draw_negatives(
     """Draws an item of training for each user that is none of the user's.
 
     Args:
-      table: from `build`.
-      key: typed.
-      users: one for each row.
+      table: From `build`.
+      key: Typed.
+      users: One for each row.
     """
     start, end = table.indptr[users], table.indptr[users + 1]
     missing = table.candidates.shape[0] - (end - start)

@@ -233,7 +233,7 @@ def begin(run: Path, file: str, sizes: tuple[int, ...]) -> Start:
 
 def choose_t5(
     options: Options, start: Start, name: str
-) -> tuple[catalogue.T5 | None, tuple[int, ...]]:
+) -> tuple[catalogue.T5Record | None, tuple[int, ...]]:
     """Returns the T5 of the catalogue, if any, and the number of codes it allows.
 
     Raises:
@@ -374,7 +374,7 @@ class Bound(NamedTuple):
       sizes: Number of codes of each level for which it has tokens.
     """
 
-    version: catalogue.T5
+    version: catalogue.T5Record
     sizes: tuple[int, ...]
 
 

@@ -31,7 +31,7 @@ class Tokenizer(NamedTuple):
     """
 
     encoder: Encoder
-    version: catalogue.Tokenizer
+    version: catalogue.TokenizerRecord
 
 
 def read(run: Path, options: Options, checkpoint: str | None, width: int) -> Tokenizer:
@@ -51,7 +51,7 @@ def read(run: Path, options: Options, checkpoint: str | None, width: int) -> Tok
     exported = _read_codebooks(run / "latents.npz", len(options.codebook.sizes))
     if options.model.method == "rkmeans":
         arrays = {f"codebook_{i}": book for i, book in enumerate(exported)}
-        version = catalogue.Tokenizer(str(run), 0, catalogue.fingerprint(arrays))
+        version = catalogue.TokenizerRecord(str(run), 0, catalogue.fingerprint(arrays))
         return Tokenizer(Encoder(exported, None, {}), version)
     chosen = checkpoint or options.codes.checkpoint
     tokenizer = _read_model(run, options, chosen, width)
@@ -94,7 +94,7 @@ def _read_model(run: Path, options: Options, checkpoint: str, width: int) -> Tok
     spec = arch.quantization
     settings = (jnp.dtype(arch.dtype), spec.l2_normalize, spec.distance)
     arrays["how"] = np.frombuffer(repr(settings).encode(), np.uint8)
-    identity = catalogue.Tokenizer(
+    identity = catalogue.TokenizerRecord(
         str(run), restored.step, catalogue.fingerprint(arrays)
     )
     return Tokenizer(encoder, identity)

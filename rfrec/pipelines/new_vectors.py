@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
-from rfrec.codes.catalogue import Encoder, Manifest
+from rfrec.codes.catalogue import EncoderRecord, Manifest
 from rfrec.config import UserError
 from rfrec.data import join, new_rows, sources
 from rfrec.data.dataset import Request
@@ -36,7 +36,7 @@ class Vectors(NamedTuple):
 
     known: int
     values: Float32[np.ndarray, "n D"]
-    encoder: Encoder
+    encoder: EncoderRecord
     warnings: tuple[str, ...]
 
 
@@ -71,7 +71,7 @@ class Growth(NamedTuple):
             return self.before.items
         return self.finished.report["codes"]["data_sets"][self.name]["items"]
 
-    def without_new(self, encoder: Encoder) -> Vectors:
+    def without_new(self, encoder: EncoderRecord) -> Vectors:
         """Returns no new vectors."""
         values = np.zeros((0, sum(encoder.widths)), np.float32)
         return Vectors(self.known, values, encoder, ())
@@ -117,7 +117,7 @@ def _read_computed(growth: Growth) -> Vectors:
     names = tuple(block.name for block in items.blocks)
     _check_known(items.fingerprint, " + ".join(names), growth)
     widths = tuple(block.width for block in items.blocks)
-    encoder = Encoder(growth.encoder_name, names, widths, (), items.fingerprint)
+    encoder = EncoderRecord(growth.encoder_name, names, widths, (), items.fingerprint)
     return growth.without_new(encoder)
 
 
@@ -145,7 +145,7 @@ def _read_files(growth: Growth) -> Vectors:
         factors = before.encoder.factors
     values, warnings = new_rows.join_new_rows(features, known, factors)
     names = tuple(f.name for f in features)
-    encoder = Encoder(growth.encoder_name, names, widths, factors, whole)
+    encoder = EncoderRecord(growth.encoder_name, names, widths, factors, whole)
     return Vectors(known, values, encoder, tuple(warnings))
 
 

@@ -246,7 +246,7 @@ def read_model(workdir: Path, checkpoint: str | None) -> Model:
     )
 
 
-def version(run: Path, model: Model) -> catalogue.T5:
+def version(run: Path, model: Model) -> catalogue.T5Record:
     """Returns what identifies a model in the manifest of a catalogue."""
     return builders.identify(
         model.vocabulary, model.params, run=str(run), step=model.step

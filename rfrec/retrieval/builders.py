@@ -267,7 +267,7 @@ def build_queries(
 
 def identify(
     vocabulary: Vocabulary, params: PyTree, *, run: str, step: int
-) -> catalogue.T5:
+) -> catalogue.T5Record:
     """Returns what identifies a model: its run, its step and two fingerprints.
 
     Args:
@@ -281,7 +281,7 @@ def identify(
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(array)
         for path, array in jax.tree_util.tree_leaves_with_path(params)
     }
-    return catalogue.T5(
+    return catalogue.T5Record(
         run=run,
         step=step,
         vocabulary=hashlib.sha256(text.encode()).hexdigest(),

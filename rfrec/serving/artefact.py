@@ -27,7 +27,7 @@ import safetensors.numpy
 
 from rfrec import files, manifests
 from rfrec.codes import trie_file
-from rfrec.codes.catalogue import T5
+from rfrec.codes.catalogue import T5Record
 from rfrec.codes.trie import Trie
 from rfrec.config import UserError
 from rfrec.retrieval import vocab_files
@@ -76,7 +76,7 @@ class Manifest(NamedTuple):
 
     jax: str
     platforms: tuple[str, ...]
-    t5: T5
+    t5: T5Record
     task: str
     row: int
     sources: tuple[str, ...]

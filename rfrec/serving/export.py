@@ -100,7 +100,7 @@ class TrainedModel(NamedTuple):
     item_ids: tuple[str, ...] | None
     max_history: int
     buckets: tuple[int, ...]
-    version: catalogue.T5
+    version: catalogue.T5Record
 
 
 def check(options: ExportOptions) -> None:

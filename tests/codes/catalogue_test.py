@@ -15,9 +15,9 @@ from rfrec.codes import catalogue, trie
 from rfrec.config import UserError
 
 SIZES = (4, 3, 300)
-ENCODER = catalogue.Encoder("minilm", ("text", "image"), (3, 5), (1.5, 0.1), "ab")
-TOKENIZER = catalogue.Tokenizer("runs/a", 7, "cd")
-T5 = catalogue.T5("runs/t5", 9, "ef", "01")
+ENCODER = catalogue.EncoderRecord("minilm", ("text", "image"), (3, 5), (1.5, 0.1), "ab")
+TOKENIZER = catalogue.TokenizerRecord("runs/a", 7, "cd")
+T5 = catalogue.T5Record("runs/t5", 9, "ef", "01")
 
 
 def store(folder, version, rows, removed=(), t5=T5):
@@ -151,7 +151,7 @@ def test_another_model_is_one_line_that_names_both(tmp_path, change, wanted):
     line = line_of(catalogue.check_t5, tmp_path, manifest, other)
     assert all(each in line for each in (str(tmp_path), "runs/u", *wanted))
     none = manifest._replace(t5=None)
-    assert "for no T5 yet" in line_of(catalogue.check_t5, tmp_path, none, T5)
+    assert "not bound to a T5 yet" in line_of(catalogue.check_t5, tmp_path, none, T5)
 
 
 def test_fingerprints_tell_names_shapes_and_types_apart():

@@ -83,7 +83,7 @@ def test_codes_beyond_the_codebooks_take_no_place():
     nearest, latents = np.zeros((1, 2), np.int32), np.zeros((1, 2), "f4")
     placed = growth.assign_new(taken, nearest, latents, books)
     np.testing.assert_array_equal(placed, [[0, 1]])
-    with pytest.raises(UserError, match="full: 2 new items, 1 free places") as error:
+    with pytest.raises(UserError, match="full: 2 new items, 1 free tuples") as error:
         growth.assign_new(
             taken, np.repeat(nearest, 2, 0), np.repeat(latents, 2, 0), books
         )

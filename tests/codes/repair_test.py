@@ -295,10 +295,10 @@ def broken(name):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("method", "'greedy' is unknown: use assign, reassign, suffix or none"),
+        ("method", "'greedy' is unknown; use assign, reassign, suffix or none"),
         ("latent", "latents: row 4 is not finite"),
-        ("codebook", "codebook 1 holds a NaN"),
-        ("code", "row 2, level 1 holds 3, outside 0..2"),
+        ("codebook", "codebook 1 contains a NaN"),
+        ("code", "row 2, level 1 is 3, out of range 0 to 2"),
     ],
 )
 def test_broken_input_is_refused(name, message):

@@ -205,14 +205,14 @@ def test_removing_nothing_changes_nothing():
 @pytest.mark.parametrize(
     ("codes", "items", "message"),
     [
-        ([[0, 1]], [1], "item 1 is in the trie already; remove it first"),
-        ([[0, 1], [0, 1]], [4, 4], "item 4 is given twice"),
+        ([[0, 1]], [1], "item 1 is already in the trie; remove it first"),
+        ([[0, 1], [0, 1]], [4, 4], "item 4 occurs twice"),
         ([[0, 1]], [-1], "item -1 is not a row"),
         ([[0, 1]], [2**31], "item 2147483648 is not a row"),
-        ([[0, 1]], [4, 5], "2 items are given for 1 rows"),
-        ([[0, 3]], [4], "row 0, level 1 holds 3, outside 0..2"),
-        ([[0, 1, 1]], [4], "codes have 3 levels, but 2 sizes"),
-        (np.zeros((0, 2), int), [], "hold no item"),
+        ([[0, 1]], [4, 5], "there are 2 items for 1 rows"),
+        ([[0, 3]], [4], "row 0, level 1 is 3, out of range 0 to 2"),
+        ([[0, 1, 1]], [4], "codes have 3 levels but there are 2 sizes"),
+        (np.zeros((0, 2), int), [], "contain no item"),
     ],
 )
 def test_items_that_cannot_be_added_are_refused(codes, items, message):
@@ -227,7 +227,7 @@ def test_items_that_cannot_be_added_are_refused(codes, items, message):
         ([0, 2], "item 2 is not in the trie; nothing was removed"),
         ([9], "item 9 is not in the trie"),
         ([-1], "item -1 is not a row"),
-        ([1, 1], "item 1 is given twice"),
+        ([1, 1], "item 1 occurs twice"),
         ([0, 1, 3], "removing all 3 items would leave an empty trie"),
     ],
 )
@@ -240,14 +240,14 @@ def test_items_that_cannot_be_removed_are_refused(items, message):
 @pytest.mark.parametrize(
     ("codes", "sizes", "options", "message"),
     [
-        ([[0, 2]], (2, 2), {}, "row 0, level 1 holds 2, outside 0..1"),
-        ([[0, -1]], (2, 2), {}, "row 0, level 1 holds -1"),
-        ([[0, 1]], (2,), {}, "codes have 2 levels, but 1 sizes"),
-        ([[0, 1]], (2, 2**31), {}, "sizes of the levels are"),
-        ([[0, 1]], (0, 2), {}, "sizes of the levels are"),
-        (np.zeros((0, 2), int), (2, 2), {}, "hold no item"),
-        ([[0, 1]], (2, 2), {"items": np.array([0, 1])}, "2 items are given for 1 rows"),
-        ([[0, 1]] * 2, (2, 2), {"items": np.array([3, 3])}, "item 3 is given twice"),
+        ([[0, 2]], (2, 2), {}, "row 0, level 1 is 2, out of range 0 to 1"),
+        ([[0, -1]], (2, 2), {}, "row 0, level 1 is -1"),
+        ([[0, 1]], (2,), {}, "codes have 2 levels but there are 1 sizes"),
+        ([[0, 1]], (2, 2**31), {}, "level sizes are"),
+        ([[0, 1]], (0, 2), {}, "level sizes are"),
+        (np.zeros((0, 2), int), (2, 2), {}, "contain no item"),
+        ([[0, 1]], (2, 2), {"items": np.array([0, 1])}, "there are 2 items for 1 rows"),
+        ([[0, 1]] * 2, (2, 2), {"items": np.array([3, 3])}, "item 3 occurs twice"),
         ([[0, 1]], (2, 2), {"items": np.array([-2])}, "item -2 is not a row"),
         ([[0, 1]] * 2, (2, 2), {"num_items": 1}, "item 1 is not in a catalogue of 1"),
     ],
@@ -408,7 +408,7 @@ def test_a_table_of_collapsed_leaves_is_refused(monkeypatch):
 
 def test_a_mask_of_another_catalogue_is_refused():
     built = trie.build(np.array([[0, 1], [1, 0]]), (2, 2))
-    with pytest.raises(UserError, match="a mask of 3 items .* catalogue of 2"):
+    with pytest.raises(UserError, match="the mask has 3 items, the catalogue 2"):
         trie.alive(built, np.ones(3, bool))
 
 
@@ -440,7 +440,7 @@ def test_no_truncated_file_is_read(tmp_path):
     for length in range(0, len(content), 97):
         path.write_bytes(content[:length])
         with pytest.raises(
-            UserError, match="codes.npz: is no whole .npz file"
+            UserError, match="codes.npz: is not a complete .npz file"
         ) as error:
             trie_file.load(path)
         assert "\n" not in str(error.value)
@@ -473,7 +473,7 @@ class Bomb:
     [
         ({"a": np.zeros(3)}, "is not marked 'rfrec trie 1'"),
         ({"format": np.array("rfrec trie 9")}, "is not marked 'rfrec trie 1'"),
-        ({"format": np.array(Bomb(), object)}, "is no whole .npz file"),
+        ({"format": np.array(Bomb(), object)}, "is not a complete .npz file"),
     ],
 )
 def test_foreign_archives_are_refused(tmp_path, content, message):
@@ -487,10 +487,10 @@ def test_files_that_are_no_archive_are_refused(tmp_path):
     path = tmp_path / "other.npz"
     with path.open("wb") as file:
         np.save(file, np.zeros(3))
-    with pytest.raises(UserError, match="is no whole .npz file"):
+    with pytest.raises(UserError, match="is not a complete .npz file"):
         trie_file.load(path)
     path.write_text('{"0": ["<a_1>"]}')
-    with pytest.raises(UserError, match="is no whole .npz file"):
+    with pytest.raises(UserError, match="is not a complete .npz file"):
         trie_file.load(path)
     with pytest.raises(UserError, match="missing.npz: cannot be read: No such file"):
         trie_file.load(tmp_path / "missing.npz")
@@ -528,7 +528,7 @@ def test_damaged_parts_are_named(tmp_path, name, value):
         content = dict(archive)
     content[name] = value
     np.savez(path, **{k: v for k, v in content.items() if v is not None})
-    with pytest.raises(UserError, match=r"codes.npz: \w+ is damaged; build the trie"):
+    with pytest.raises(UserError, match=r"codes.npz: \w+ is damaged; rebuild the trie"):
         trie_file.load(path)
 
 

@@ -228,7 +228,7 @@ def test_what_cannot_be_is_one_line_and_changes_nothing(made, tmp_path):
     message = f"has {OLD - 1} rows, the catalogue {OLD}"
     refuse(message, make_config(run, few), tmp_path / "c")
     many = write_data(tmp_path / "many", np.concatenate([vectors(), vectors(7)]))
-    message = f"code space is full: {OLD + 2 * NEW} new items, 96 free places"
+    message = f"code space is full: {OLD + 2 * NEW} new items, 96 free tuples"
     refuse(message, make_config(run, many), tmp_path / "c")
     assert not (tmp_path / "c").exists()
     growing.run(make_config(run, more), tmp_path / "c")

@@ -132,12 +132,16 @@ def refuse(message, act, *args, **kwargs):
 
 def test_another_model_is_refused(made, tmp_path):
     text, out = made / "bound" / "catalogue.json", tmp_path / "out"
-    message = r"bound, version 2, is for the T5 .*/t5, .* but .*t5_weights, step 4, has"
+    message = (
+        r"bound, version 2, is bound to the T5 .*/t5, .* but .*t5_weights, step 4, has"
+    )
     refuse(message + " the weights", ask, made / "t5_weights", out, text)
-    message = r"bound, version 2, is for the T5 .* has the vocabulary"
+    message = r"bound, version 2, is bound to the T5 .* has the vocabulary"
     refuse(message, ask, made / "t5_vocabulary", out, text)
     free = made / "free" / "catalogue.json"
-    message = r"free is for no T5 yet, .*/t5 is to use it: bind it by rfrec.launch.grow"
+    message = (
+        r"free is not bound to a T5 yet, so .*/t5 .*bind it with rfrec.launch.grow"
+    )
     refuse(message, ask, made / "t5", out, free)
     damaged = tmp_path / "cat"
     shutil.copytree(made / "bound", damaged)
@@ -206,7 +210,7 @@ def test_a_model_trained_on_a_catalogue_goes_on_as_it_grows(made, tmp_path):
     (tmp_path / "gone").write_text("5\n")
     grow_it(made, tmp_path / "c", data=None, removed=str(tmp_path / "gone"))
     grow_it(made, tmp_path / "c")
-    refuse("c is for no T5 yet", ask, run, tmp_path / "out")
+    refuse("c is not bound to a T5 yet", ask, run, tmp_path / "out")
     sizes = vocab_files.read(run / "vocab.json").sizes("text")
     codes = catalogue.load(tmp_path / "c").codes
     assert (codes < np.asarray(sizes)).all(), "choose another seed"

@@ -170,7 +170,7 @@ def test_users_are_hashed_alike_everywhere_and_spread():
             lambda: vocab.item_tokens(
                 vocab.build({"text": (4, 4)}), "text", np.asarray([[0, -1]])
             ),
-            "row 0, level 1 holds -1",
+            "row 0, level 1 is -1",
         ),
         (
             lambda: vocab.item_tokens(

@@ -24,7 +24,7 @@ pytest.importorskip("flatbuffers", reason="an export needs flatbuffers")
 
 BEAMS = 20
 OPTIONS = serving_export.ExportOptions(search=serving_export.SearchOptions(beams=BEAMS))
-NONE = catalogue.T5("runs/toy", 8, "v" * 64, "w" * 64)
+NONE = catalogue.T5Record("runs/toy", 8, "v" * 64, "w" * 64)
 
 
 def trained(task, row=0, *, buckets=(6, MOST), tiger=False):
@@ -178,8 +178,8 @@ def grown_catalogue(removed, added, seed=5):
         items=len(table),
         removed=len(removed),
         sizes=SIZES,
-        encoder=catalogue.Encoder(None, ("text",), (4,), (1.0,), "0" * 64),
-        tokenizer=catalogue.Tokenizer("runs/rqvae", 3, "0" * 64),
+        encoder=catalogue.EncoderRecord(None, ("text",), (4,), (1.0,), "0" * 64),
+        tokenizer=catalogue.TokenizerRecord("runs/rqvae", 3, "0" * 64),
         codes=stored,
         trie=stored,
         t5=NONE,
