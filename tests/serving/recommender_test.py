@@ -211,7 +211,7 @@ def test_a_grown_catalogue_takes_the_place_of_the_exported(folder):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"t5": None}, "catalogue is for no T5 yet"),
+        ({"t5": None}, "is not bound to a T5 yet"),
         ({"t5": NONE._replace(weights="x" * 64)}, "weights wwwwwwwwwwww"),
         ({"modality": "image"}, "catalogue has image codes"),
     ],
