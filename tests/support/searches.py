@@ -41,7 +41,7 @@ def make(
         prompts=tasks.prompt_sizes((task,), 2),
         **grown,
     )
-    form = tasks.TIGER if tiger else None
+    form = tasks.Form(separator=True, user=True, end=False) if tiger else None
     tables = tasks.tables(vocabulary, (task,), table, INTER, form=form)
     target = tasks.TASKS[task].directions[row].target
     arch = t5.Architecture(
