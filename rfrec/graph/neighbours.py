@@ -104,7 +104,7 @@ def find(
     empty = np.flatnonzero(scale == 0)
     nearest.items[empty] = empty[:, None]
     nearest.cosine[empty] = np.arange(k) == 0
-    return found
+    return nearest
 
 
 class _Rows:
@@ -321,7 +321,7 @@ def cached(
         raise UserError(f"{folder}: cannot be created: {error.strerror}") from error
     with files.replacing(path) as partial:
         np.savez(partial, **nearest._asdict())
-    return found
+    return nearest
 
 
 def _read(path: Path, count: int, k: int) -> Neighbours:
