@@ -119,7 +119,7 @@ def test_refuses_features_of_another_number_of_items():
     with pytest.raises(UserError, match="m0 30, m1 29"):
         wrong = {**features, "m1": features["m1"][:-1]}
         adjacency.build(indptr, items, wrong, settings)
-    with pytest.raises(UserError, match="pairs name items"):
+    with pytest.raises(UserError, match="pairs contain items"):
         few = {name: x[:8] for name, x in features.items()}
         adjacency.build(indptr, items, few, settings)
     with pytest.raises(UserError, match="no item features"):

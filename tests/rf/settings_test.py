@@ -64,7 +64,7 @@ def test_a_ratio_that_is_set_is_not_chosen():
 @pytest.mark.parametrize(
     "preset, overrides, message",
     [
-        ("both", {}, "rf.preset='both' does not exist: use one of improved"),
+        ("both", {}, "rf.preset 'both' does not exist: use one of improved"),
         ("plugin", {"learn_rate": 1.0}, "'learn_rate' does not exist: .*lr"),
         (
             "plugin",
