@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 
 from rfrec.config import UserError
-from rfrec.graph import gume as model
 from rfrec.launch import gume
 from rfrec.pipelines import collaborative, finished_graph, tokenizer
-from rfrec.pipelines import graph as gume_settings
 from tests.support.commands import load_config
 
 ITEMS, USERS, COLD = 40, 50, 7
@@ -84,12 +82,9 @@ def load_items(config):
 
 def behaviour_of(run):
     """H of items by the model's own function, on its parameters as stored."""
-    arch = gume_settings.architecture(run.config, run.data)
-    constants = run.trainer.constants
-    found = model.propagate(
-        arch, run.state.params, constants.graphs, constants.features
-    )
-    return np.asarray(found.items.convolved[:, 0])
+    flow = run.trainer.model
+    propagated = flow.base.propagate(run.state.params, run.trainer.constants)
+    return np.asarray(propagated.items.convolved[:, 0])
 
 
 def test_used_items_have_their_embedding_and_others_a_generated_one(data, graph):
