@@ -8,7 +8,7 @@ python -m rfrec.launch.prepare --config=configs/prepare.py:amazon2023 \
 
 Seconds for 10^6 interactions on 2 CPU cores. Variants:
   (default)   columns user_id, item_id, timestamp; any format
-  amazon2014  5-core reviews of Amazon 2014 (JSON lines) and its metadata (Python literals)
+  amazon2014  5-core reviews of Amazon 2014 and its metadata (Python literals)
   amazon2018  reviews and metadata of Amazon 2018 (JSON lines)
   amazon2023  reviews and metadata of Amazon 2023 (JSON lines)
   ml100k      MovieLens-100K: u.data and u.item

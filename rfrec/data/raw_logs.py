@@ -34,8 +34,8 @@ class Table:
 
     Attributes:
       path: File or glob; `.gz` and `.zst` are decompressed. A leading `~` is the home.
-      format: `auto` decides by the suffix; `text` is CSV or TSV, `jsonl` one JSON object
-        a line, `python` one Python literal a line (metadata of Amazon 2014).
+      format: `auto` decides by the suffix; `text` is CSV or TSV, `jsonl` has one JSON
+        object a line, `python` one Python literal a line (metadata of Amazon 2014).
       delimiter: Delimiter of text files; None takes a comma for `.csv`, `::` for `.dat`
         and a tab otherwise.
       quoted: Whether cells of text files may be in double quotes; None means yes for
@@ -327,9 +327,9 @@ def _open_parquet(connection, files, wanted, key: str) -> OpenTable:
     sql = f"read_parquet({_list(files)}, union_by_name = true)"
     rows = query(connection, f"DESCRIBE SELECT * FROM {sql}", files)
     described = {row[0]: row[1] for row in rows}
-    found = _match(list(described), wanted, files, key)
+    matched = _match(list(described), wanted, files, key)
     picked = []
-    for wish, column in found.items():
+    for wish, column in matched.items():
         text = f"CAST({name(column)} AS VARCHAR)"
         if described[column].endswith("[]"):
             text = f"array_to_string({name(column)}, '|')"

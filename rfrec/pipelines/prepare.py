@@ -45,8 +45,8 @@ class LogTable(raw_logs.Table):
 
     Attributes:
       path: File or glob of the log; `.gz` and `.zst` are decompressed.
-      format: `auto` decides by the suffix; `text` is CSV or TSV, `jsonl` one JSON object
-        a line, `python` one Python literal a line.
+      format: `auto` decides by the suffix; `text` is CSV or TSV, `jsonl` has one JSON
+        object a line, `python` one Python literal a line.
       delimiter: Delimiter of text files; None takes a comma for `.csv`, `::` for `.dat`
         and a tab otherwise.
       quoted: Whether cells of text files may be in double quotes; None means yes for
@@ -204,12 +204,12 @@ def _check_columns(settings: Prepare) -> None:
 
 def _sources(settings: Prepare) -> list[dict[str, Any]]:
     """Returns name, size and SHA-256 of the files that are read."""
-    found = list(raw_logs.find_files(settings.log, "log"))
+    paths = list(raw_logs.find_files(settings.log, "log"))
     if settings.table.path:
-        found += raw_logs.find_files(settings.table, "table")
+        paths += raw_logs.find_files(settings.table, "table")
     return [
         {"file": file.name, "bytes": file.stat().st_size, "sha256": files.sha256(file)}
-        for file in found
+        for file in paths
     ]
 
 
@@ -304,8 +304,8 @@ def _load_log(connection, settings: Prepare, scratch: Path) -> list[str]:
 
     stamp = "NULL::BIGINT"
     if log.time:
-        moment = f"TRY_CAST({name(log.time)} AS TIMESTAMP)"
-        stamp = f"CASE WHEN {number(log.time, 'DOUBLE')} IS NULL THEN epoch_ms({moment}) END"
+        moment = f"epoch_ms(TRY_CAST({name(log.time)} AS TIMESTAMP))"
+        stamp = f"CASE WHEN {number(log.time, 'DOUBLE')} IS NULL THEN {moment} END"
     sql = (
         "CREATE TABLE raw AS SELECT row_number() OVER () AS position,"
         f" nullif(trim({name(log.user)}), '') AS user_id,"
@@ -331,13 +331,13 @@ def _reasons(connection, settings: Prepare, rows: int) -> str:
         if clean.bad_times == "drop":
             cases.append(f"WHEN {bad} THEN 'bad_time'")
         elif clean.bad_times == "fail":
-            found = query(
+            count, first = query(
                 connection, f"SELECT count(*), min(position) FROM timed WHERE {bad}", ()
             )[0]
-            if found[0]:
+            if count:
                 raise UserError(
-                    f"row {found[1]} of the log has no valid time, as have"
-                    f" {found[0]} of {rows}: set config.clean.bad_times to drop or first"
+                    f"row {first} of the log has no valid time, as have {count} of"
+                    f" {rows} rows: set config.clean.bad_times to drop or first"
                 )
         for bound, text, sign in (
             ("start", clean.start, "<"),
@@ -530,7 +530,7 @@ def _write_users(connection, folder: Path, users) -> None:
 
 
 def _write_items(connection, folder: Path, items, settings: Prepare) -> tuple[int, int]:
-    """Writes `items.parquet`; returns the number of items, and of those with metadata."""
+    """Writes `items.parquet`; returns the counts of items and of known ones."""
     _register(connection, items, "item_rows")
     connection.execute(
         "CREATE TABLE numbered AS SELECT new AS row, id FROM item_rows JOIN items ON"
@@ -552,8 +552,8 @@ def _write_items(connection, folder: Path, items, settings: Prepare) -> tuple[in
         for c in (settings.table.columns if settings.table.path else ())
     )
     connection.execute(
-        "COPY (SELECT numbered.row, numbered.id, metadata.id IS NOT NULL AS has_metadata"
-        f"{columns} FROM numbered LEFT JOIN metadata ON metadata.id = numbered.id ORDER"
+        "COPY (SELECT numbered.row, numbered.id, metadata.id IS NOT NULL AS"
+        f" has_metadata{columns} FROM numbered LEFT JOIN metadata ON metadata.id = numbered.id ORDER"
         f" BY numbered.row) TO {quote(str(folder / 'items.parquet'))} (FORMAT parquet)"
     )
     sql = (

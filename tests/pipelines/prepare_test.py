@@ -252,7 +252,7 @@ def test_amazon_2023_with_nested_columns(tmp_path):
     text = "\ufeff" + "\r\n\r\n".join(lines) + "\r\n"
     (tmp_path / "r.jsonl").write_bytes(text.encode())
     meta = {"title": "Howard", "images": [{"large": "u"}], "details": {"Brand": "H"},
-            "price": None, "description": [], "categories": ["a", "b"], "store": None}  # fmt: skip
+            "description": [], "categories": ["a", "b"], "store": None}  # fmt: skip
     rows = [json.dumps(meta | {"parent_asin": f"B{i}"}) for i in (1, 0, 1)]
     (tmp_path / "m.jsonl").write_text("\n".join(rows))
     data = make(
