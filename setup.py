@@ -19,6 +19,7 @@ SERVE = [
     "starlette>=0.45",
     "uvicorn>=0.34",
 ]
+PREPARE = ["duckdb>=2.0", "pyarrow>=20"]
 TEST = [
     "pytest>=8.3",
     "pytest-xdist>=3.6",
@@ -26,6 +27,7 @@ TEST = [
     "beartype>=0.20",
     *PLOTS,
     *SERVE,
+    *PREPARE,
 ]
 # What the encoders were tested with: how pictures are resized changed in 5.x.
 ENCODERS = ["torch>=2.6", "transformers>=5.23", "pillow>=11"]
@@ -73,6 +75,7 @@ setup(
         "dev": DEV,
         "plots": PLOTS,
         "serve": SERVE,
+        "prepare": PREPARE,
         "tensorboard": TENSORBOARD,
         "torch": ["torch>=2.6"],
         "encoders": ENCODERS,

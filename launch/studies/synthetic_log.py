@@ -11,6 +11,7 @@ suffix of --out decides between CSV, gzipped CSV and Parquet.
 """
 
 import argparse
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -59,20 +60,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     flags = parser.parse_args()
-    writer = None
-    for table in make_log(
-        flags.interactions, flags.items, flags.mean_length, flags.seed
-    ):
-        if writer is None:
-            kind = parquet.ParquetWriter if ".parquet" in flags.out.name else None
-            stream = pyarrow.output_stream(str(flags.out))  # compresses by suffix
-            open_csv = csv.CSVWriter
-            writer = (
-                kind(flags.out, table.schema) if kind else open_csv(stream, table.schema)
-            )
-        writer.write_table(table)
-    if writer is not None:
-        writer.close()
+    tables = make_log(flags.interactions, flags.items, flags.mean_length, flags.seed)
+    first = next(tables)
+    if flags.out.suffix == ".parquet":
+        writer = parquet.ParquetWriter(flags.out, first.schema)
+    else:
+        stream = pyarrow.output_stream(str(flags.out))  # compresses by suffix
+        writer = csv.CSVWriter(stream, first.schema)
+    with writer:
+        for table in itertools.chain([first], tables):
+            writer.write_table(table)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,9 @@ def draw(inter: Interactions, share: float, seed: int) -> Bool[np.ndarray, " N"]
 
     Args:
       inter: Histories.
-      share: Of the items that occur, above 0 and below 1; rounded, but at least one.
-      seed: Of the draw.
+      share: Share of the items that occur to withhold, above 0 and below 1; the
+        number is rounded and at least one.
+      seed: Seed of the draw.
 
     Returns:
       Marks the items that are drawn.

@@ -254,7 +254,7 @@ def tfidf_svd(
     Args:
       texts: One for each item; an empty text gives a row of zeros.
       width: Number of singular vectors.
-      seed: Of the random projection.
+      seed: Seed of the random projection.
 
     Returns:
       One row for each text, of norm at most 1.

@@ -124,7 +124,7 @@ def read_inter_tsv(path: str | Path, num_items: int | None = None) -> Interactio
 
     Args:
       path: File with a header line.
-      num_items: Number of known items; None takes what the file tells.
+      num_items: Number of known items; None takes the number in the file.
 
     Returns:
       Users in the order of their names.

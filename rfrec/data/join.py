@@ -57,7 +57,7 @@ def join(
 
     Args:
       features: At least one, of equally many rows.
-      name: Of the data set.
+      name: Name of the data set.
       scale: `none`, or `mean_square`: each dense feature is divided by its root mean
         square over all its items and columns, so that its mean square becomes 1.
       ids: As in `ItemVectors`.
@@ -105,9 +105,9 @@ def beside(items: ItemVectors, feature: Feature, *, scale: str) -> ItemVectors:
     """Puts a further feature of the items at the right of those they have.
 
     Args:
-      items: Of one data set.
+      items: Vectors of one data set.
       feature: A row for each item.
-      scale: Of the feature, as of `join`.
+      scale: Scaling of the feature, see `join`.
 
     Returns:
       The same items; `values` are in memory.
@@ -210,8 +210,8 @@ def factor(feature: Feature, report: FeatureReport, scale: str) -> np.float32:
     """Returns what a feature is multiplied with.
 
     Args:
-      feature: Of one data set.
-      report: Of `check_features`, of all its items.
+      feature: Feature of one data set.
+      report: What `check_features` reports on all its items.
       scale: As of `join`.
 
     Raises:

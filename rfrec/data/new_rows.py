@@ -25,7 +25,7 @@ def open_features(data: DataSet, names: Sequence[str], known: int) -> list[Featu
 
     Args:
       data: The data set.
-      names: Of the features; none takes the only `.npy` there is.
+      names: Names of the features; () takes the only `.npy` in the folder.
       known: Rows that each must have at least.
 
     Raises:

@@ -23,6 +23,10 @@ from jaxtyping import Bool, Int32, Int64, UInt8
 
 from rfrec import files
 from rfrec.config import UserError
+from rfrec.data.dataset import DataSet, Request, find_root
+from rfrec.data.features import multi_hot, read_features, tfidf_svd
+from rfrec.data.interactions import Interactions
+from rfrec.data.join import Feature
 
 MANIFEST = "data.json"
 FORMAT = "rfrec.data/1"
@@ -151,3 +155,76 @@ def is_prepared(folder: str | Path | None) -> bool:
         return json.loads(path.read_text(encoding="utf-8"))["format"] == FORMAT
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+class PreparedSource(DataSet):
+    """A prepared data set as a source of all commands.
+
+    The feature `NAME` is the file `NAME.npy` in the folder, if there is one. Otherwise
+    `text` is TF-IDF and SVD of all metadata columns, and any other name is a metadata
+    column of labels, separated by bars, as a multi-hot feature.
+    """
+
+    def __init__(self, request: Request):
+        """Opens the folder of a request."""
+        self._data = Prepared(find_root(request.source, request.path))
+        self._request = request
+        self.name = self._data.folder.resolve().name
+        self.log = self._data.folder / MANIFEST
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Original ids of the items."""
+        return self._data.item_ids
+
+    @property
+    def titles(self) -> tuple[str, ...] | None:
+        """Titles of the items, None if the item table had no column of this name."""
+        if "title" not in self._data.item_columns:
+            return None
+        return self._data.item_texts("title")
+
+    def read_features(self, names: tuple[str, ...]) -> list[Feature]:
+        """Reads or computes features; `text` by default."""
+        return [self._read_feature(name) for name in names or ("text",)]
+
+    def _read_feature(self, name: str) -> Feature:
+        path = self._data.folder / f"{name}.npy"
+        if path.exists():
+            return Feature(name, read_features(path), "dense", str(path))
+        origin = f"{self._data.folder}: {name}"
+        if name != "text":
+            labels = [tuple(filter(None, t.split("|"))) for t in self._texts(name)]
+            return Feature(name, multi_hot(labels).matrix, "multi_hot", origin)
+        columns = [self._texts(column) for column in self._data.item_columns]
+        if not columns:
+            raise UserError(
+                f"{origin}: the data were prepared without an item table; prepare them"
+                f" with config.table.path, or put the vectors into {path}"
+            )
+        texts = [" ".join(filter(None, cells)) for cells in zip(*columns, strict=True)]
+        width, seed = self._request.text_width, self._request.seed
+        return Feature(name, tfidf_svd(tuple(texts), width, seed), "dense", origin)
+
+    def _texts(self, column: str) -> tuple[str, ...]:
+        return self._data.item_texts(column)
+
+    def read_interactions(self) -> Interactions:
+        """Returns the histories; items of a history may repeat."""
+        data = self._data
+        return Interactions(
+            indptr=np.asarray(data.indptr),
+            items=np.asarray(data.items),
+            num_items=data.num_items,
+            user_ids=data.user_ids,
+            item_ids=data.item_ids,
+        )
+
+
+def open_source(request: Request) -> PreparedSource:
+    """Opens a prepared data set.
+
+    Raises:
+      UserError: The folder is missing or contains no prepared data set.
+    """
+    return PreparedSource(request)

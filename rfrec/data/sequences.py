@@ -79,7 +79,7 @@ def training_windows(
     - 3: one window a user: an item drawn among all but the first.
     - 4: one window a user: first item of the history drawn, then the target after it.
 
-    Modes 2 to 4 draw anew at each call, once per epoch. Users with n < 2 give nothing.
+    Modes 2 to 4 draw again at each call, once per epoch. Users with n < 2 give nothing.
 
     Args:
       inter: Histories of all users.
@@ -293,11 +293,11 @@ def bucketed_epoch(
     of its bucket. So each example comes once, a few of the longest bucket twice.
 
     Args:
-      lengths: Of each example, at least 0.
+      lengths: Length of each example, at least 0.
       buckets: Lengths in ascending order; the last holds the longest example.
       batch_size: Examples of a batch.
       run: Most batches of a run.
-      seed: Of the run of training.
+      seed: Seed of the training run.
       epoch: Each has another order.
 
     Returns:
@@ -343,7 +343,7 @@ def padding(
     """Counts the empty slots of an epoch, with its buckets and without.
 
     Args:
-      lengths: Of each example.
+      lengths: Length of each example.
       runs: From `bucketed_epoch`.
       buckets: Those of the runs.
     """

@@ -7,6 +7,7 @@
 - `movielens`: A MovieLens folder of any release, as published.
 - `folder`: `NAME.<feature>.npy`, `NAME.items.tsv`, `NAME.inter.json`.
 - `mmrec`: `NAME.inter` beside `<feature>_feat.npy`.
+- `prepared`: A folder written by `rfrec.launch.prepare`.
 - `synthetic`: A seeded catalogue with cluster structure.
 
 `load_items` returns the vectors of all items for the tokenizer, `load_interactions` the
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rfrec.config import UserError
-from rfrec.data import folders, movielens, synthetic
+from rfrec.data import folders, movielens, prepared, synthetic
 from rfrec.data.dataset import DataSet, Request
 from rfrec.data.features import ItemVectors, check_features
 from rfrec.data.interactions import Interactions
@@ -46,6 +47,7 @@ SOURCES: dict[str, Source] = {
     "movielens": Source(movielens.open_release),
     "folder": Source(folders.open_source, named=True),
     "mmrec": Source(folders.open_source, named=True),
+    "prepared": Source(prepared.open_source),
     "synthetic": Source(synthetic.open_source, reads_path=False),
 }
 

@@ -47,8 +47,8 @@ class Table(NamedTuple):
         """Returns the cells of a column.
 
         Args:
-          name: Of the column.
-          key: Of the config, named in the error.
+          name: Name of the column.
+          key: Key of the config, for the error message.
 
         Raises:
           UserError: There is no such column.
@@ -62,7 +62,7 @@ class Table(NamedTuple):
 
 
 class ItemTable(NamedTuple):
-    """What `NAME.items.tsv` tells: titles (None without such a column), labels.
+    """Content of `NAME.items.tsv`: titles (None without such a column), labels.
 
     Attributes:
       path: The file.
@@ -90,13 +90,13 @@ def read(path: str | Path, *, id_column: str | None = None) -> Table:
 
     Raises:
       UserError: The file is missing, not UTF-8, empty, of another kind, has a damaged
-        line, or the names of its items are missing, repeated or out of order; tells
+        line, or the names of its items are missing, repeated or out of order; names
         the line.
     """
     path = Path(path)
     if path.suffix not in (*TSV, *JSON_LINES):
         raise UserError(
-            f"{path}: the kind of table is told by the name's end, one of"
+            f"{path}: the format of a table is recognised by the suffix, one of"
             f" {', '.join((*TSV, *JSON_LINES))}; rename or convert it"
         )
     lines = _lines(path)

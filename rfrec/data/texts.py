@@ -44,7 +44,7 @@ def compose(table: Table, pieces: Sequence[Piece]) -> list[tuple[str, ...]]:
 
     Args:
       table: The items.
-      pieces: Of the template.
+      pieces: Pieces of the template.
 
     Returns:
       The pieces of each item, in order; none for an item without a text.
@@ -53,17 +53,17 @@ def compose(table: Table, pieces: Sequence[Piece]) -> list[tuple[str, ...]]:
       UserError: The table lacks a column.
     """
     columns = [table.column(piece.column, _KEY) for piece in pieces]
-    made = []
+    composed = []
     for cells in zip(*columns, strict=True):
         texts = map(_plain, cells)
-        made.append(
+        composed.append(
             tuple(
                 f"{piece.before}{text}{piece.after}"
                 for piece, text in zip(pieces, texts, strict=True)
                 if text
             )
         )
-    return made
+    return composed
 
 
 def _parse_one(form: str) -> Piece:

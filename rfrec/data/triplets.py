@@ -35,8 +35,8 @@ class Table(NamedTuple):
     """What batches are drawn from; placed on the devices by the caller.
 
     Attributes:
-      users: Of each training pair, ascending.
-      items: Of each pair, ascending within a user.
+      users: User of each training pair, ascending.
+      items: Item of each pair, ascending within a user.
       indptr: User u has the pairs `indptr[u] : indptr[u + 1]`.
       candidates: Items that occur in training, ascending: what may be a negative.
       gaps: For each pair, how many candidates below its item the user does not have.
@@ -113,7 +113,7 @@ def batch(
 
     Args:
       table: From `build`.
-      key: Of the run, typed.
+      key: Random key of the run, typed.
       epoch: From 0; each has its own order and negatives.
       index: In 0 .. num_batches - 1.
       size: Rows, static.
@@ -134,13 +134,13 @@ def batch(
 
 
 def permute(
-    key: jax.Array, places: Int32[Array, "B"], number: int
+    key: jax.Array, positions: Int32[Array, "B"], number: int
 ) -> Int32[Array, "B"]:
-    """Returns what stands at some places of a random order of 0 .. number-1.
+    """Returns the values at some positions of a random order of 0 .. number-1.
 
     Args:
-      key: Of the order, typed.
-      places: In 0 .. number-1.
+      key: Random key of the order, typed.
+      positions: Positions in the order, in 0 .. number-1.
       number: Length of the order, static, below 2**31.
     """
     bits = max((number - 1).bit_length(), 2)
@@ -158,7 +158,7 @@ def permute(
     def walk(x: UInt32[Array, "B"]) -> UInt32[Array, "B"]:
         return jnp.where(x < number, x, cipher(x))
 
-    first = cipher(places.astype(jnp.uint32))
+    first = cipher(positions.astype(jnp.uint32))
     inside = lax.while_loop(lambda x: jnp.any(x >= number), walk, first)
     return inside.astype(jnp.int32)
 

@@ -553,8 +553,9 @@ def _write_items(connection, folder: Path, items, settings: Prepare) -> tuple[in
     )
     connection.execute(
         "COPY (SELECT numbered.row, numbered.id, metadata.id IS NOT NULL AS"
-        f" has_metadata{columns} FROM numbered LEFT JOIN metadata ON metadata.id = numbered.id ORDER"
-        f" BY numbered.row) TO {quote(str(folder / 'items.parquet'))} (FORMAT parquet)"
+        f" has_metadata{columns} FROM numbered LEFT JOIN metadata ON metadata.id ="
+        f" numbered.id ORDER BY numbered.row) TO"
+        f" {quote(str(folder / 'items.parquet'))} (FORMAT parquet)"
     )
     sql = (
         "SELECT count(*), count(metadata.id) FROM numbered LEFT JOIN metadata ON"

@@ -33,6 +33,7 @@ PIPELINES: Mapping[str, str] = {
     "fuse": "rfrec.pipelines.hybrid:run",
     "grow": "rfrec.pipelines.catalogue:run",
     "gume": "rfrec.pipelines.graph:run",
+    "prepare": "rfrec.pipelines.prepare:prepare",
     "recommend": "rfrec.pipelines.recommend:evaluate",
     "rqvae": "rfrec.pipelines.tokenizer:run",
     "sasrec": "rfrec.pipelines.sasrec:run",

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from rfrec.config import UserError
-from rfrec.data import cleaning
+from rfrec.data import cleaning, sources
 from rfrec.data.prepared import Prepared, is_prepared
 from rfrec.pipelines.prepare import prepare
 from tests.support.commands import digest, load_config
@@ -462,3 +462,30 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path):
     with pytest.raises(UserError, match="is not a prepared data set"):
         make(tmp_path, **{"log.path": path})
     assert (tmp_path / "out" / "mine.txt").read_text() == "x"
+
+
+def test_every_command_can_read_prepared_data(tmp_path):
+    rows = [(f"u{u}", f"i{(u + n) % 7}", n, 1) for u in range(12) for n in range(4)]
+    path = write_csv(tmp_path / "log.csv", rows)
+    titles = [
+        (f"i{n}", f"word{n % 3} other{n}", "x|y" if n % 2 else "x") for n in range(7)
+    ]
+    table = write_csv(tmp_path / "items.csv", titles, "item_id,title,genres")
+    overrides = {"log.path": path, "table.path": table}
+    data = make(tmp_path, **overrides, **{"table.columns": ("title", "genres")})
+    where = {"source": "prepared", "path": tmp_path / "out"}
+    inter = sources.load_interactions(**where)
+    assert inter.item_ids == data.item_ids
+    assert inter.user_ids == data.user_ids
+    np.testing.assert_array_equal(inter.items, data.items)
+    items = sources.load_items(**where, features=("genres", "text"), text_width=3)
+    assert items.values.shape == (7, 5)
+    assert items.ids == data.item_ids
+    assert items.titles == data.item_texts("title")
+    np.save(tmp_path / "out" / "image.npy", np.ones((7, 2), np.float32))
+    (feature,), _ = sources.load_features(**where, features=("image",))
+    assert feature.values.shape == (7, 2)
+    with pytest.raises(UserError, match="no column 'colour'; it has title, genres"):
+        sources.load_items(**where, features=("colour",))
+    with pytest.raises(UserError, match="written by rfrec.launch.prepare"):
+        sources.load_interactions(source="prepared", path=tmp_path)
