@@ -51,7 +51,7 @@ def test_json_lines_hold_texts_numbers_null_and_lists(tmp_path):
 @pytest.mark.parametrize(
     ("name", "lines", "message"),
     [
-        ("t.csv", ["title"], "told by the name's end"),
+        ("t.csv", ["title"], "recognised by the suffix"),
         ("t.tsv", [], "is empty"),
         ("t.tsv", ["title\tbrand"], "holds no items"),
         ("t.tsv", ["title\tbrand", "a\tb", "c"], "line 3 has 1 fields, the header"),
