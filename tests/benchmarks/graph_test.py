@@ -15,7 +15,7 @@ import pytest
 from rfrec.benchmarks import cases, gume, torch_graph, torch_gume
 from rfrec.benchmarks import data as bench_data
 from rfrec.benchmarks import graph as bench_graph
-from rfrec.benchmarks.options import SMOKE, Options, check_sizes
+from rfrec.benchmarks.options import SMOKE, Gume, Options, check_sizes
 from rfrec.config import UserError, override
 from rfrec.data import pairs
 from rfrec.evaluation import metrics, report
@@ -129,13 +129,13 @@ def test_purchases_have_the_given_sizes():
 
 
 def test_popularity_and_activity_have_long_tails():
-    sizes = {
-        "num_users": 2000,
-        "num_items": 1000,
-        "train_pairs": 12_000,
-        "valid_pairs": 2000,
-        "test_pairs": 2000,
-    }
+    sizes = Gume(
+        num_users=2000,
+        num_items=1000,
+        train_pairs=12_000,
+        valid_pairs=2000,
+        test_pairs=2000,
+    )
     split = bench_data.purchases(sizes, 0)
     for counts in (
         np.bincount(split.train.items, minlength=1000),

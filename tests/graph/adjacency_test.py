@@ -122,5 +122,5 @@ def test_refuses_features_of_another_number_of_items():
     with pytest.raises(UserError, match="pairs contain items"):
         few = {name: x[:8] for name, x in features.items()}
         adjacency.build(indptr, items, few, settings)
-    with pytest.raises(UserError, match="no item features"):
+    with pytest.raises(UserError, match="at least one modality"):
         adjacency.build(indptr, items, {}, settings)

@@ -237,5 +237,5 @@ def test_no_edge_between_items_is_no_trouble():
 
 def test_refuses_to_train_features_that_are_not_there():
     arch = gume.Architecture(3, 4, ("text",), (5,))
-    with pytest.raises(ValueError, match="have to be given"):
+    with pytest.raises(ValueError, match="require initial values"):
         gume.init(arch, jax.random.key(0))

@@ -61,7 +61,7 @@ def test_damaged_report_is_named(tmp_path):
     folder = tmp_path / "seed_0"
     folder.mkdir()
     (folder / "report.json").write_text(json.dumps(report(1, 0))[:-5])
-    with pytest.raises(UserError, match="seed_0/report.json is damaged"):
+    with pytest.raises(UserError, match="seed_0/report.json: is not valid JSON"):
         seed_table.read_reports(tmp_path)
 
 

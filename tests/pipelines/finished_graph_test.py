@@ -139,7 +139,7 @@ def test_a_trained_run_and_one_ranked_again_do_not_share_a_folder(trained, tmp_p
     with pytest.raises(UserError, match="results of --again"):
         graph.run(config, tmp_path / "again")
     (copy / "report.json").write_text("{")
-    with pytest.raises(UserError, match=r"report\.json is damaged"):
+    with pytest.raises(UserError, match=r"report\.json: is not valid JSON"):
         graph.run(config, copy)
 
 
