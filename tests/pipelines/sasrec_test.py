@@ -142,7 +142,7 @@ def test_another_log_under_the_same_config_is_refused(tmp_path):
     sasrec.run(make_config(**overrides), tmp_path / "run")
     histories["u0"] = histories["u0"][::-1]
     log.write_text(json.dumps(histories))
-    with pytest.raises(UserError, match="not those this run was trained on"):
+    with pytest.raises(UserError, match="not those on which this run was trained"):
         sasrec.run(make_config(**overrides), tmp_path / "run")
 
 
