@@ -120,13 +120,14 @@ def _theirs(path: Path, data: dict[str, Any], columns: Sequence[str]) -> list[Ro
 
 def _own_codes(report: Report, when: str) -> Row:
     """Returns the row of a run's codes; its perplexity is known before repair only."""
-    counts = [
-        show(report.at("codes", when, name, kind=int))
-        for name in ("items", "distinct", "conflict_items")
-    ]
     perplexity = report.at("levels", 0, "perplexity", kind=float)
-    last = show(perplexity if when == "before" else None)
-    return (f"this run, {when} repair", *counts, last)
+    items = report.at("items", kind=int)
+    counts = (
+        report.at("codes", when, name, kind=int)
+        for name in ("distinct", "conflict_items")
+    )
+    last = perplexity if when == "before" else None
+    return (f"this run, {when} repair", *map(show, (items, *counts, last)))
 
 
 def _data_names(report: Report) -> list[str]:

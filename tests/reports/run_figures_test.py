@@ -136,7 +136,7 @@ def test_another_damaged_line_is_named(run, line):
     path = run / "metrics.jsonl"
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], line, *lines[1:]]) + "\n")
-    with pytest.raises(UserError, match=r"metrics.jsonl, line 2 .*remove"):
+    with pytest.raises(UserError, match=r"metrics.jsonl, line 2.*remove"):
         run_figures.read_rows(path)
 
 

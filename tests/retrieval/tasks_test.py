@@ -110,7 +110,7 @@ def test_only_needed_modalities_are_kept():
                 {"text": CODES["text"] + 4},
                 small(),
             ),
-            r"codes: row 0, level 0 holds 4, outside 0\.\.3",
+            r"codes: row 0, level 0 is 4, out of range 0 to 3",
         ),
         (
             lambda: tasks.tables(
