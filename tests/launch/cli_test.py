@@ -89,7 +89,7 @@ LINES = {
             "--config.codebook.init_on=batch",
             "--config.train.batch_size=8",
         ],
-        "codebook.init_on=batch and train.batch_size",
+        "codebook.init_on=batch with train.batch_size",
     ),
     "two names of one switch": (
         [SMOKE, FOLDER, "--config.rf.lr=0.1", "--config.rf.learning_rate=0.2"],
